@@ -1,0 +1,65 @@
+# Two commands for a newcomer: `make run` and `make test`. Each sets up what it needs by itself.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo check test bench reference lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/portway.done ## Make .venv/bin/portway
+
+run: $(VENV)/portway.done ## A gateway before an embedded intranet server; proves itself, then stays up
+	$(BIN)/portway demo examples/quickstart.toml
+
+demo: $(VENV)/portway.done ## The same, and ends
+	$(BIN)/portway demo --once examples/quickstart.toml
+
+check: $(VENV)/dev.done ## Format, lint, types, layers, unit tests: under a minute
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	$(BIN)/pytest -q tests/unit tests/cases
+
+test: check ## Everything: as check, and fuzz, contract, end to end, real programs
+	tests/setup-peers
+	$(BIN)/pytest -q --durations=15
+
+bench: $(VENV)/dev.done ## Portway beside nginx, HAProxy and socat on this machine: dist/bench.json
+	tests/setup-peers
+	$(BIN)/python -m bench
+
+reference: $(VENV)/dev.done ## Write docs/ruleset.md and docs/log.md anew from the model
+	$(BIN)/python -m appliance.ruleset.reference > docs/ruleset.md
+	$(BIN)/python -m appliance.observe.reference > docs/log.md
+
+lock: $(VENV)/dev.done ## Pin every dependency anew, with hashes
+	$(PIP) install pip-tools
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host --upgrade --extra setup -o requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host --upgrade --extra dev -o requirements-dev.lock pyproject.toml
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) dist .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	find appliance tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Portway needs Python 3.11 or later; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "This Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/portway.done: $(VENV)/bin/python requirements.lock pyproject.toml
+	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.done: $(VENV)/portway.done requirements-dev.lock
+	$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@

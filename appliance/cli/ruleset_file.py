@@ -1,0 +1,52 @@
+"""A ruleset's file, as the verbs are given it."""
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from appliance.cli.problems import report
+from appliance.problem import Place, Problem
+from appliance.ruleset import Ruleset, read
+
+LARGEST: Final = 16 * 1024 * 1024
+"""Bytes of a ruleset: 1,000 rules have about 150,000. A device that never ends is not read for ever."""
+
+WRONG_INPUT: Final = 2
+"""Exit status: the input was wrong."""
+
+_HINTS: Final = {
+    FileNotFoundError: "name a file that is there, or - for standard input",
+    IsADirectoryError: "name the file in it",
+    NotADirectoryError: "a part of the path is a file",
+    PermissionError: "this user may not read it: see ls -l",
+}
+
+
+def load(path: str) -> Ruleset | tuple[Problem, ...]:
+    """Read the ruleset at `path`, or standard input for `-`; a file that cannot be read is a problem too."""
+    file = "<stdin>" if path == "-" else path
+    try:
+        text = _bytes(path)
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        return (Problem(Place(file, 1, 1, ""), "", what, _HINTS.get(type(error))),)
+    if len(text) > LARGEST:
+        hint = "is this the ruleset?"
+        return (Problem(Place(file, 1, 1, ""), "", f"is larger than {LARGEST // 1024**2} MiB", hint),)
+    return read(text, file)
+
+
+def _bytes(path: str) -> bytes:
+    if path == "-":
+        return sys.stdin.buffer.read(LARGEST + 1)
+    with Path(path).open("rb") as stream:
+        return stream.read(LARGEST + 1)
+
+
+def read_ruleset(path: str) -> Ruleset:
+    """Give the ruleset at `path`, or print its problems and end the program with status 2."""
+    ruleset = load(path)
+    if isinstance(ruleset, Ruleset):
+        return ruleset
+    report(ruleset)
+    raise SystemExit(WRONG_INPUT)

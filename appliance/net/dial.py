@@ -1,0 +1,209 @@
+"""Dial: open the connection from the gateway to an endpoint.
+
+A `Dialer` makes a `Dialling` for a session. Once told to `go` it calls exactly one of the session's `dialled`
+and `dial_failed`, perhaps at once, unless it is abandoned. `Upstream` is the dialer of addresses; a tunnel is
+another one.
+
+A client is not watched while its endpoint is being dialled: what it sends waits in the kernel, which costs
+nothing and pushes back on it by itself.
+"""
+
+import errno
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from appliance.net.reactor import ERR, HUP, OUT, Reactor
+from appliance.net.resolve import Name, Resolver
+from appliance.net.sockets import STREAM, Endpoint, Socket, dial_cause, endpoint_of, take_error
+from appliance.outcome import Cause
+from appliance.policy.balance import RoundRobin
+from appliance.values import TargetAddress
+
+FAILED: Final = ERR | HUP
+
+
+class Caller(Protocol):
+    """The session that wants an endpoint."""
+
+    def dialled(self, connection: Socket, endpoint: Endpoint, *, watched: bool) -> None:
+        """Take the open connection; `watched`: it is in the epoll set already, for OUT."""
+
+    def dial_failed(self, cause: Cause) -> None:
+        """Every endpoint was tried; the cause is the last one's."""
+
+    def on_fault(self) -> None:
+        """The dialling raised."""
+
+
+class Dialling(Protocol):
+    """One session's dialling, while it lasts."""
+
+    attempts: int
+    """How many endpoints were tried so far."""
+    endpoint: Endpoint | None
+    """The one tried last."""
+    started: float
+    """When that one was started."""
+    deadline: float
+    """When that one has taken too long."""
+
+    def go(self) -> None:
+        """Start."""
+
+    def timed_out(self) -> None:
+        """The deadline has passed: give this one up and try the next."""
+
+    def abandon(self) -> None:
+        """The session ended; leave nothing behind."""
+
+
+class Dialer(Protocol):
+    """A way to reach a rule's endpoints."""
+
+    def dial(self, caller: Caller) -> Dialling:
+        """Make the dialling of a session; it starts with `go`."""
+
+
+class Upstream:
+    """A rule's set of endpoints, dialled round-robin, the next one tried when a dial fails."""
+
+    __slots__ = ("_balance", "connect_timeout", "reactor", "resolver")
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        resolver: Resolver,
+        targets: Iterable[TargetAddress],
+        connect_timeout: float,
+    ) -> None:
+        self.reactor = reactor
+        self.resolver = resolver
+        self.connect_timeout = connect_timeout
+        """Seconds for each endpoint."""
+        self._balance = RoundRobin([_target(target) for target in targets])
+
+    def dial(self, caller: Caller) -> "Attempt":
+        """Make an attempt that begins with the endpoint whose turn it is."""
+        return Attempt(self, caller, self._balance.order())
+
+
+def _target(address: TargetAddress) -> Endpoint | Name:
+    return (address.host, address.first_port) if address.is_name else endpoint_of(address)
+
+
+class Attempt:
+    """One session's walk through the endpoints; the handler of the connecting socket."""
+
+    __slots__ = (
+        "_asked",
+        "_caller",
+        "_cause",
+        "_left",
+        "_socket",
+        "_upstream",
+        "attempts",
+        "deadline",
+        "endpoint",
+        "started",
+    )
+
+    def __init__(self, upstream: Upstream, caller: Caller, targets: tuple[Endpoint | Name, ...]) -> None:
+        self._upstream = upstream
+        self._caller = caller
+        self._left = targets
+        self._socket: Socket | None = None
+        self._asked: Name | None = None
+        self._cause = Cause.DIAL_UNREACHABLE
+        self.attempts = 0
+        self.endpoint: Endpoint | None = None
+        self._restart()
+
+    def _restart(self) -> None:
+        self.started = self._upstream.reactor.now
+        self.deadline = self.started + self._upstream.connect_timeout
+
+    def go(self) -> None:
+        """Try what is left until something connects, is under way, or nothing is left."""
+        while self._left:
+            target, self._left = self._left[0], self._left[1:]
+            if isinstance(target, Endpoint):
+                if self._connect(target):
+                    return
+            else:
+                known = self._upstream.resolver.resolve(target, self)
+                if known is None:
+                    self._asked = target
+                    return
+                self._take_names(known)
+        self._caller.dial_failed(self._cause)
+
+    def _take_names(self, endpoints: tuple[Endpoint, ...]) -> None:
+        if not endpoints:
+            self._cause = Cause.DIAL_RESOLVE
+        self._left = (*endpoints, *self._left)
+
+    def resolved(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """Go on with the answer for a host name."""
+        self._asked = None
+        self._take_names(endpoints)
+        self._restart()
+        self.go()
+
+    def _connect(self, endpoint: Endpoint) -> bool:
+        """Start connecting; False when this endpoint failed at once."""
+        self.attempts += 1
+        self.endpoint = endpoint
+        try:
+            connection = Socket(endpoint.family, STREAM)
+        except OSError as error:
+            self._cause = dial_cause(error.errno)
+            return False
+        result = connection.connect_ex(endpoint.sockaddr)
+        if result == errno.EINPROGRESS:
+            self._socket = connection
+            self._upstream.reactor.watch(connection.fileno(), OUT, self)
+            return True
+        if not result:  # a unix socket connects at once
+            self._caller.dialled(connection, endpoint, watched=False)
+            return True
+        connection.close()
+        self._cause = dial_cause(result)
+        return False
+
+    def on_event(self, events: int) -> None:
+        """The connecting socket is connected, or failed."""
+        connection, endpoint = self._socket, self.endpoint
+        assert connection is not None
+        assert endpoint is not None
+        if events & FAILED:
+            self._give_up(dial_cause(take_error(connection)))
+            self._restart()
+            self.go()
+            return
+        self._socket = None
+        self._caller.dialled(connection, endpoint, watched=True)
+
+    def _give_up(self, cause: Cause) -> None:
+        """Close the connecting socket, and stop waiting for a name."""
+        self._cause = cause
+        if self._asked is not None:
+            self._upstream.resolver.withdraw(self._asked, self)
+            self._asked = None
+        if self._socket is not None:
+            self._upstream.reactor.forget(self._socket.fileno(), self._socket.close)
+            self._socket = None
+
+    def timed_out(self) -> None:
+        """The deadline has passed: give this one up and try the next."""
+        self._give_up(Cause.DIAL_TIMEOUT if self._asked is None else Cause.DIAL_RESOLVE)
+        self._restart()
+        self.go()
+
+    def abandon(self) -> None:
+        """The session ended; leave nothing behind."""
+        self._left = ()
+        self._give_up(self._cause)
+
+    def on_fault(self) -> None:
+        """End the session: its dialling raised."""
+        self._caller.on_fault()

@@ -1,0 +1,183 @@
+"""The event loop of one process: one epoll set, its deadlines, and what is put off to a turn's end.
+
+Theory of operation
+-------------------
+A *turn* is: wait for events, hand each to its handler, call the handlers whose deadline has passed, run
+what was deferred. Everything else hangs on a few facts about epoll and file descriptors:
+
+1. An fd number is reused the moment it is closed. Within one batch, handler 1 may close fd 8, handler 2
+   accept a client and get 8 back, and the batch still holds an event for the old 8: `select.epoll` returns
+   nothing but the number, so the newcomer would get it. (HAProxy tags epoll data with a generation, nginx
+   with an instance bit; Python cannot.) So `forget` takes effect at once, and the close itself is deferred
+   to the turn's end, when no event of the batch is left.
+2. close() takes a socket out of the epoll set by itself once no other descriptor shares its open file
+   (epoll(7), Q6). Workers never fork and never duplicate a session's socket, so the usual end of a session
+   costs no epoll_ctl.
+3. Events are level-triggered: what is left unread is reported again, so no handler must read to EAGAIN,
+   and one busy session cannot starve the others: it gets one event a turn. The price is that an event
+   nobody takes spins the loop: whoever does not want IN takes it off, and EPOLLHUP and EPOLLERR, which
+   cannot be taken off, end the watch (`relay`).
+4. Signals: PEP 475 restarts epoll_wait after a handler ran, so a handler that sets a flag is seen when the
+   wait ends, not before. Processes that care about signals watch a `signal.set_wakeup_fd` socket here.
+
+A handler that raises has a fault: the exception is caught here and nowhere else, reported through
+`on_fault`, and the handler is told by `on_fault()` of its own to end what it stands for.
+"""
+
+import select
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from appliance.net.timers import DeadlineHandler, Timers
+
+IN: Final = select.EPOLLIN
+OUT: Final = select.EPOLLOUT
+ERR: Final = select.EPOLLERR
+HUP: Final = select.EPOLLHUP
+EXCLUSIVE: Final = select.EPOLLEXCLUSIVE
+
+FOREVER: Final = 86400.0
+"""A wait of a day or more is one without an end."""
+
+MAX_EVENTS: Final = 256
+"""Events taken in one turn. Python allocates 12 bytes for each at every wait; the rest comes next turn."""
+
+
+class Handler(Protocol):
+    """Whoever owns a watched fd."""
+
+    def on_event(self, events: int) -> None:
+        """Take the events (epoll bits) of the fd."""
+
+    def on_fault(self) -> None:
+        """End what this handler stands for: its own code raised."""
+
+
+class _Forgotten:
+    """Stands in for a handler that was forgotten in this turn, until its fd is closed."""
+
+    def on_event(self, events: int) -> None:
+        """Drop an event that was meant for a session that ended earlier in this batch."""
+
+    def on_fault(self) -> None:
+        """Nothing to end."""
+
+
+_FORGOTTEN: Final = _Forgotten()
+
+
+class Reactor:
+    """One epoll loop. Not thread-safe, except for `wake`."""
+
+    __slots__ = ("_clock", "_deferred", "_epoll", "_handlers", "_on_fault", "_running", "now", "timers")
+
+    def __init__(
+        self, on_fault: Callable[[BaseException], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
+        self._handlers: dict[int, Handler] = {}
+        self._deferred: list[Callable[[], object]] = []
+        self._on_fault = on_fault
+        self._clock = clock
+        self._running = False
+        self.timers = Timers()
+        self.now = clock()
+        """Monotonic seconds, read once a turn."""
+
+    # -- watching -------------------------------------------------------------------------------------
+
+    def watch(self, fd: int, events: int, handler: Handler) -> None:
+        """Put an fd into the epoll set (EPOLL_CTL_ADD) and hand its events to the handler."""
+        self._handlers[fd] = handler
+        self._epoll.register(fd, events)
+
+    def rewatch(self, fd: int, events: int) -> None:
+        """Change the events an fd is watched for (EPOLL_CTL_MOD)."""
+        self._epoll.modify(fd, events)
+
+    def unwatch(self, fd: int) -> None:
+        """Take an fd out of the epoll set (EPOLL_CTL_DEL); it stays open and keeps no handler."""
+        self._epoll.unregister(fd)
+        self._handlers[fd] = _FORGOTTEN
+
+    def hand_over(self, fd: int, handler: Handler) -> None:
+        """Give a watched fd to another handler, without a system call."""
+        self._handlers[fd] = handler
+
+    def forget(self, fd: int, close: Callable[[], object]) -> None:
+        """Drop the fd's handler now, and close it at the end of the turn (see the theory, 1 and 2)."""
+        self._handlers[fd] = _FORGOTTEN
+        self._deferred.append(close)
+
+    # -- later ----------------------------------------------------------------------------------------
+
+    def defer(self, task: Callable[[], object]) -> None:
+        """Run a task at the end of this turn."""
+        self._deferred.append(task)
+
+    def arm(self, deadline: float, handler: DeadlineHandler) -> int:
+        """Have the handler's `on_deadline` called once the deadline has passed."""
+        return self.timers.arm(deadline, handler)
+
+    # -- running --------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Turn until `stop`."""
+        self._running = True
+        while self._running:
+            self.turn()
+
+    def stop(self) -> None:
+        """Let `run` return after this turn."""
+        self._running = False
+
+    def turn(self, longest: float = FOREVER) -> None:
+        """Wait for events, for `longest` seconds at the most, and handle them."""
+        wait = 0.0 if self._deferred else min(longest, self.timers.due - self.now)
+        # `now` is as old as this turn's handlers are slow; reading the clock again costs more than that.
+        batch = self._epoll.poll(max(wait, 0.0) if wait < FOREVER else -1, MAX_EVENTS)
+        self.now = now = self._clock()
+        handlers = self._handlers
+        for fd, events in batch:
+            handler = handlers[fd]
+            try:
+                handler.on_event(events)
+            except Exception as fault:  # noqa: BLE001  the one place where a bug is caught
+                self._fault(fault, handler.on_fault)
+        if now >= self.timers.due:
+            self._expire(now)
+        if self._deferred:
+            self._run_deferred()
+
+    def _expire(self, now: float) -> None:
+        for waiting in self.timers.take_due(now):
+            try:
+                waiting.on_deadline(now)
+            except Exception as fault:  # noqa: BLE001  as above
+                self._fault(fault, waiting.on_fault)
+
+    def _run_deferred(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for task in deferred:
+            try:
+                task()
+            except Exception as fault:  # noqa: BLE001  as above
+                self._fault(fault, None)
+
+    def _fault(self, fault: BaseException, end: Callable[[], None] | None) -> None:
+        self._on_fault(fault)
+        if end is not None:
+            try:
+                end()
+            except Exception as second:  # noqa: BLE001  as above
+                self._on_fault(second)
+
+    def close(self) -> None:
+        """Run what is deferred and close the epoll set."""
+        self._run_deferred()
+        self._epoll.close()
+
+    def __len__(self) -> int:
+        """How many fds are watched."""
+        return sum(handler is not _FORGOTTEN for handler in self._handlers.values())

@@ -1,0 +1,143 @@
+"""Host names to endpoints, without ever blocking the loop.
+
+getaddrinfo(3) is what knows /etc/hosts, search domains and whatever else the host's administrator set up,
+and it blocks, for 10 s when a DNS server is gone. So it runs in a few threads of its own, which exist only
+where a rule names a host; they hand their answers over through an eventfd. An answer is used for FRESH
+seconds; after that it is still used, while a new one is being fetched, and kept when none comes: a DNS
+server that is down must not take down what it once resolved.
+"""
+
+import os
+import queue
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from appliance.net.reactor import IN, Reactor
+from appliance.net.sockets import Endpoint, endpoint_named
+
+FRESH: Final = 10.0
+"""Seconds before an answer is asked for again; getaddrinfo tells no TTL."""
+
+THREADS: Final = 4
+
+Name = tuple[str, int]
+"""Host name and port."""
+
+Lookup = Callable[[str, int], list[Endpoint]]
+
+
+class Asker(Protocol):
+    """Who waits for a name."""
+
+    def resolved(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """Take the endpoints; none when the name does not resolve."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    endpoints: tuple[Endpoint, ...]
+    fetched: float
+
+
+def look_up(host: str, port: int) -> list[Endpoint]:
+    """Ask the system (blocking); endpoints in its order of preference (RFC 6724). Raises OSError."""
+    answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    return [endpoint_named(family, sockaddr) for family, _, _, _, sockaddr in answers]
+
+
+class Resolver:
+    """The names of one worker's rules."""
+
+    __slots__ = (
+        "_answers",
+        "_asked",
+        "_entries",
+        "_lookup",
+        "_on_failure",
+        "_questions",
+        "_reactor",
+        "_wakeup",
+    )
+
+    def __init__(
+        self, reactor: Reactor, on_failure: Callable[[str, str], None], lookup: Lookup = look_up
+    ) -> None:
+        self._reactor = reactor
+        self._on_failure = on_failure
+        self._lookup = lookup
+        self._entries: dict[Name, _Entry] = {}
+        self._asked: dict[Name, list[Asker]] = {}
+        self._questions: queue.SimpleQueue[Name] | None = None
+        self._answers: deque[tuple[Name, list[Endpoint], str]] = deque()
+        self._wakeup = -1
+
+    def resolve(self, name: Name, asker: Asker) -> tuple[Endpoint, ...] | None:
+        """Return the endpoints known for a name, or None: then the asker is told later."""
+        entry = self._entries.get(name)
+        if entry is None:
+            self._ask(name).append(asker)
+            return None
+        if self._reactor.now - entry.fetched > FRESH and name not in self._asked:
+            self._ask(name)
+        return entry.endpoints
+
+    def withdraw(self, name: Name, asker: Asker) -> None:
+        """Forget an asker whose session ended."""
+        askers = self._asked.get(name, [])
+        if asker in askers:
+            askers.remove(asker)
+
+    def _ask(self, name: Name) -> list[Asker]:
+        if name not in self._asked:
+            self._asked[name] = []
+            self._start().put(name)
+        return self._asked[name]
+
+    def _start(self) -> "queue.SimpleQueue[Name]":
+        if self._questions is None:
+            self._questions = queue.SimpleQueue()
+            self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._reactor.watch(self._wakeup, IN, self)
+            for number in range(THREADS):
+                # Daemons: a process that ends does not wait for a DNS server that does not answer.
+                threading.Thread(
+                    target=self._serve, args=(self._questions,), name=f"resolve-{number}", daemon=True
+                ).start()
+        return self._questions
+
+    def _serve(self, questions: "queue.SimpleQueue[Name]") -> None:
+        """Answer questions, in a thread of its own: touches nothing but the two queues and the eventfd."""
+        while True:
+            name = questions.get()
+            try:
+                found, error = self._lookup(*name), ""
+            except (OSError, UnicodeError) as refused:
+                found, error = [], str(refused)
+            self._answers.append((name, found, error))
+            os.eventfd_write(self._wakeup, 1)
+
+    def on_event(self, events: int) -> None:  # noqa: ARG002  the eventfd knows one event
+        """Hand the answers to those who asked."""
+        os.eventfd_read(self._wakeup)
+        while self._answers:
+            name, found, error = self._answers.popleft()
+            self._settle(name, tuple(found), error)
+
+    def _settle(self, name: Name, found: tuple[Endpoint, ...], error: str) -> None:
+        known = self._entries.get(name)
+        if found:
+            self._entries[name] = _Entry(found, self._reactor.now)
+        else:
+            self._on_failure(name[0], error)
+            if known is not None:  # keep the last good answer, and ask again in FRESH seconds
+                known.fetched = self._reactor.now
+                found = known.endpoints
+        for asker in self._asked.pop(name, []):
+            asker.resolved(found)
+
+    def on_fault(self) -> None:
+        """Nothing ends: an asker that raised has been reported, the others ask again."""

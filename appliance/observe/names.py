@@ -1,0 +1,290 @@
+"""Every event and every field of the log, once: name, kind, unit, meaning.
+
+Log lines, tests and docs/log.md are made from these tables (`python -m appliance.observe.reference`).
+A field that never came to be is left out of its record; it is never null.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum, unique
+from types import MappingProxyType
+from typing import Final, Self
+
+from appliance.outcome import Cause
+
+
+@unique
+class Level(StrEnum):
+    """How much a record asks of its reader."""
+
+    INFO = "info"
+    """Nothing to do."""
+    WARNING = "warning"
+    """Something outside Portway failed, or a limit was reached."""
+    ERROR = "error"
+    """A fault in Portway."""
+
+
+@unique
+class Kind(StrEnum):
+    """The JSON type of a field."""
+
+    STRING = "string"
+    INTEGER = "integer"
+    NUMBER = "number"
+
+
+@unique
+class Field(StrEnum):
+    """A key of a record."""
+
+    kind: Kind
+    unit: str
+    meaning: str
+
+    def __new__(cls, name: str, kind: Kind, unit: str, meaning: str) -> Self:
+        """Make the member a string that carries its kind, unit and meaning."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.kind = kind
+        member.unit = unit
+        member.meaning = meaning
+        return member
+
+    EVENT = "event", Kind.STRING, "", "What is reported; the first key of every record."
+    LEVEL = "level", Kind.STRING, "", "info, warning or error."
+    TIME = (
+        "time",
+        Kind.STRING,
+        "RFC 3339, UTC, milliseconds",
+        "When the record was written; a session's is when it ended.",
+    )
+    SESSION = (
+        "session",
+        Kind.STRING,
+        "ULID, 26 characters",
+        "The session. Unique; sorts by the time it was accepted.",
+    )
+    RULE = "rule", Kind.STRING, "", "The rule's name in the ruleset."
+    PROTOCOL = "protocol", Kind.STRING, "", "tcp."
+    CLIENT = (
+        "client",
+        Kind.STRING,
+        "address:port, [address]:port or unix",
+        "Who connected; `unix` for a client of a unix socket, which has no address.",
+    )
+    LISTENER = (
+        "listener",
+        Kind.STRING,
+        "address:port, [address]:port or unix:/path",
+        "The bound socket.",
+    )
+    ENDPOINT = (
+        "endpoint",
+        Kind.STRING,
+        "address:port, [address]:port or unix:/path",
+        "The endpoint dialled last. Left out when none was.",
+    )
+    STAGE = "stage", Kind.STRING, "", "How far the session came."
+    CAUSE = "cause", Kind.STRING, "", "What ended the session."
+    UP = "up", Kind.INTEGER, "bytes", "Passed from client to endpoint."
+    DOWN = "down", Kind.INTEGER, "bytes", "Passed from endpoint to client."
+    CONNECT_MS = (
+        "connect_ms",
+        Kind.NUMBER,
+        "milliseconds",
+        "From the start of the dial that succeeded to its connection. Left out when none did.",
+    )
+    FIRST_BYTE_MS = (
+        "first_byte_ms",
+        Kind.NUMBER,
+        "milliseconds",
+        "From accept to the endpoint's first byte. Left out when none came.",
+    )
+    DURATION_MS = "duration_ms", Kind.NUMBER, "milliseconds", "From accept to the session's end."
+    ATTEMPTS = (
+        "attempts",
+        Kind.INTEGER,
+        "dials",
+        "How many endpoints were dialled. Left out unless more than one.",
+    )
+    WORKER = "worker", Kind.INTEGER, "index from 0", "The worker."
+    WORKERS = "workers", Kind.INTEGER, "processes", "How many workers run."
+    PID = "pid", Kind.INTEGER, "", "The process."
+    VERSION = "version", Kind.STRING, "", "The version of Portway."
+    EXIT_STATUS = (
+        "exit_status",
+        Kind.INTEGER,
+        "",
+        "What the process returned. Left out when a signal ended it.",
+    )
+    SIGNAL = "signal", Kind.STRING, "", "The signal that ended the process, or asked it to stop: SIGTERM."
+    RESTART_MS = (
+        "restart_ms",
+        Kind.NUMBER,
+        "milliseconds",
+        "After how long a new worker takes the place. Left out when none will.",
+    )
+    SESSIONS = "sessions", Kind.INTEGER, "sessions", "How many are live."
+    DEADLINE_MS = "deadline_ms", Kind.NUMBER, "milliseconds", "After how long live sessions are cut."
+    NAME = "name", Kind.STRING, "", "The host name."
+    ERROR = "error", Kind.STRING, "", "What failed: the errno's name (EMFILE) or the message."
+    COUNT = "count", Kind.INTEGER, "lines", "How many were dropped since the last such report."
+    EXCEPTION = "exception", Kind.STRING, "lines", "The traceback."
+    MESSAGE = "message", Kind.STRING, "", "What is the matter, in a sentence."
+
+
+@unique
+class Event(StrEnum):
+    """What a record reports, with the fields it has always and the ones it has when they came to be."""
+
+    levels: tuple[Level, ...]
+    meaning: str
+    always: tuple[Field, ...]
+    sometimes: tuple[Field, ...]
+
+    def __new__(
+        cls,
+        name: str,
+        levels: tuple[Level, ...],
+        meaning: str,
+        always: tuple[Field, ...] = (),
+        sometimes: tuple[Field, ...] = (),
+    ) -> Self:
+        """Make the member a string that carries what its records look like."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.levels = levels
+        member.meaning = meaning
+        member.always = always
+        member.sometimes = sometimes
+        return member
+
+    SESSION = (
+        "session",
+        (Level.INFO, Level.WARNING, Level.ERROR),
+        "A session ended. One for every accepted client; the level follows the cause.",
+        (
+            Field.SESSION,
+            Field.RULE,
+            Field.PROTOCOL,
+            Field.CLIENT,
+            Field.LISTENER,
+            Field.STAGE,
+            Field.CAUSE,
+            Field.UP,
+            Field.DOWN,
+            Field.DURATION_MS,
+        ),
+        (Field.ENDPOINT, Field.CONNECT_MS, Field.FIRST_BYTE_MS, Field.ATTEMPTS),
+    )
+    LISTENING = "listening", (Level.INFO,), "A listener is bound.", (Field.RULE, Field.LISTENER)
+    READY = (
+        "ready",
+        (Level.INFO,),
+        "Every worker accepts clients.",
+        (),
+        (Field.WORKERS, Field.PID, Field.VERSION),
+    )
+    WORKER_STARTED = "worker_started", (Level.INFO,), "A worker runs.", (Field.WORKER, Field.PID)
+    WORKER_ENDED = (
+        "worker_ended",
+        (Level.INFO, Level.WARNING),
+        "A worker is gone: asked to (info), or not (warning). Exit status or signal says how.",
+        (Field.WORKER, Field.PID),
+        (Field.EXIT_STATUS, Field.SIGNAL, Field.RESTART_MS),
+    )
+    DRAINING = (
+        "draining",
+        (Level.INFO,),
+        "No more clients are accepted; live sessions may end by themselves until the deadline.",
+        (),
+        (Field.WORKER, Field.SIGNAL, Field.SESSIONS, Field.DEADLINE_MS),
+    )
+    STOPPED = "stopped", (Level.INFO,), "The gateway ends; the last record."
+    LISTENER_PAUSED = (
+        "listener_paused",
+        (Level.WARNING,),
+        "Accepting stopped for lack of file descriptors; clients wait in the kernel's queue.",
+        (Field.RULE, Field.LISTENER, Field.ERROR),
+        (Field.WORKER,),
+    )
+    LISTENER_RESUMED = (
+        "listener_resumed",
+        (Level.INFO,),
+        "Accepting again after listener_paused.",
+        (Field.RULE, Field.LISTENER),
+        (Field.WORKER,),
+    )
+    LOG_DROPPED = (
+        "log_dropped",
+        (Level.WARNING,),
+        "The reader of the log was too slow, gone, or its disk full: lines are missing here.",
+        (Field.COUNT,),
+    )
+    INTERNAL_ERROR = (
+        "internal_error",
+        (Level.ERROR,),
+        "A fault in Portway, with its traceback. Please report it.",
+        (Field.EXCEPTION,),
+        (Field.SESSION, Field.RULE, Field.WORKER, Field.MESSAGE),
+    )
+    RESOLVE_FAILED = (
+        "resolve_failed",
+        (Level.WARNING,),
+        "A host name of the ruleset does not resolve.",
+        (Field.NAME, Field.ERROR),
+        (Field.RULE, Field.WORKER),
+    )
+    WARNING = (
+        "warning",
+        (Level.WARNING,),
+        "Something an operator should know and nothing else reports.",
+        (Field.MESSAGE,),
+        (Field.RULE, Field.LISTENER, Field.WORKER, Field.ERROR),
+    )
+
+
+SESSION_LEVEL: Final[Mapping[Cause, Level]] = MappingProxyType(
+    {
+        Cause.CLIENT_EOF: Level.INFO,
+        Cause.ENDPOINT_EOF: Level.INFO,
+        # A peer that aborts is everyday traffic (browsers, health checks): nobody has to act on it.
+        Cause.CLIENT_RESET: Level.INFO,
+        Cause.ENDPOINT_RESET: Level.INFO,
+        Cause.IDLE_TIMEOUT: Level.INFO,
+        Cause.DRAIN: Level.INFO,
+        Cause.DIAL_REFUSED: Level.WARNING,
+        Cause.DIAL_TIMEOUT: Level.WARNING,
+        Cause.DIAL_UNREACHABLE: Level.WARNING,
+        Cause.DIAL_RESOLVE: Level.WARNING,
+        Cause.FD_LIMIT: Level.WARNING,
+        Cause.INTERNAL: Level.ERROR,
+    }
+)
+"""The level of a session's record, by what ended it."""
+
+HEAD: Final = (Field.EVENT, Field.LEVEL, Field.TIME)
+"""The keys every record begins with, in this order."""
+
+_TYPES: Final = {Kind.STRING: (str,), Kind.INTEGER: (int,), Kind.NUMBER: (int, float)}
+
+
+def deviations(record: Mapping[str, object]) -> list[str]:
+    """Say where a decoded record differs from these tables: one sentence each, none when it conforms."""
+    name = record.get("event")
+    event = next((event for event in Event if event == name), None)
+    if event is None:
+        return [f"unknown event {name!r}"]
+    found = [] if tuple(record)[:3] == HEAD else [f"begins with {', '.join(tuple(record)[:3])}"]
+    if record.get("level") not in event.levels:
+        found.append(f"{event} at level {record.get('level')!r}")
+    found += [f"{event} without {field}" for field in event.always if field not in record]
+    known = {*HEAD, *event.always, *event.sometimes}
+    found += [f"{event} with {key}" for key in record if key not in known]
+    found += [
+        f"{field} is {record[field]!r}, not of type {field.kind}"
+        for field in Field
+        if field in record
+        and (isinstance(record[field], bool) or not isinstance(record[field], _TYPES[field.kind]))
+    ]
+    return found

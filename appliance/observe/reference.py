@@ -1,0 +1,137 @@
+"""The reference page docs/log.md, made from the names: `python -m appliance.observe.reference` prints it."""
+
+import ast
+import inspect
+import sys
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import Final
+
+from appliance.observe.lines import json_form
+from appliance.observe.log import Log
+from appliance.observe.names import HEAD, SESSION_LEVEL, Event, Field, Level
+from appliance.observe.outlet import Outlet
+from appliance.observe.sink import LineWriter
+from appliance.outcome import LEGAL, Cause, Stage
+
+_INTRO: Final = """\
+# The log
+
+`portway run` writes its log to stdout: JSON, UTF-8, one object a line; on a terminal,
+the same records as lines for a person (colour unless `NO_COLOR` is set or `TERM` is `dumb`). This page is
+made from the program: `python -m appliance.observe.reference`.
+
+Every record begins with `event`, `level` and `time`. A field that never came to be is left out, never null;
+in the tables it stands in brackets. Releases may add fields to an event. A session has one record, written
+when it ends, whether it was served or refused:
+"""
+
+_READER: Final = """
+A reader that stalls, dies or fills its disk never stalls forwarding. Each process holds up to 1 MiB of lines
+for it; what comes beyond is dropped, and a `log_dropped` record stands in the place of the lines that are
+missing. Processes that share one pipe, socket or file do not mix their lines.
+"""
+
+_SAMPLE_TIME: Final = 1700000000.123
+
+
+def page() -> str:
+    """Write the whole page, Markdown."""
+    parts = [
+        _INTRO,
+        f"```json\n{sample()}```",
+        _READER,
+        "## Events\n",
+        *_table(("event", "level", "meaning", "fields"), _events()),
+        "\n## Fields\n",
+        *_table(("field", "type", "unit or form", "meaning"), _fields()),
+        "\n## Stages\n",
+        *_table(("stage", "meaning", "causes that end a session in it"), _stages()),
+        "\n## Causes\n",
+        *_table(("cause", "level of the record", "meaning"), _causes()),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def sample() -> str:
+    """Write the record of an ordinary session, as the log does."""
+    taken: list[bytes] = []
+
+    def take(data: bytes) -> int:
+        taken.append(data)
+        return len(data)
+
+    writer = LineWriter(Outlet(-1, take, 1 << 20, lambda: None), lambda _count: b"")
+    log = Log(writer, json_form(lambda: _SAMPLE_TIME), Level.INFO)
+    log.session(
+        session="01HF7YAT3V4T9Q2M7XKD000042",
+        rule="intranet-web",
+        protocol="tcp",
+        client="203.0.113.9:51022",
+        listener="0.0.0.0:8080",
+        endpoint="10.0.0.5:80",
+        stage=Stage.RELAY,
+        cause=Cause.CLIENT_EOF,
+        up=1204,
+        down=90811,
+        connect_ms=0.41,
+        first_byte_ms=3.2,
+        duration_ms=812.0,
+    )
+    log.flush()
+    return b"".join(taken).decode()
+
+
+def _events() -> Iterator[Sequence[str]]:
+    for event in Event:
+        fields = [*_codes(event.always), *(f"({name})" for name in _codes(event.sometimes))]
+        yield f"`{event}`", ", ".join(event.levels), event.meaning, ", ".join(fields)
+
+
+def _fields() -> Iterator[Sequence[str]]:
+    for field in (*HEAD, *(field for field in Field if field not in HEAD)):
+        yield f"`{field}`", field.kind, field.unit, field.meaning
+
+
+def _stages() -> Iterator[Sequence[str]]:
+    meanings = _meanings(Stage)
+    for stage in Stage:
+        legal = [cause for cause in Cause if cause in LEGAL[stage]]
+        yield f"`{stage}`", meanings[stage.name], ", ".join(_codes(legal))
+
+
+def _causes() -> Iterator[Sequence[str]]:
+    meanings = _meanings(Cause)
+    for cause in Cause:
+        yield f"`{cause}`", SESSION_LEVEL[cause], meanings[cause.name]
+
+
+def _codes(names: Sequence[str]) -> list[str]:
+    return [f"`{name}`" for name in names]
+
+
+def _table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def _meanings(closed_set: type[StrEnum]) -> dict[str, str]:
+    """Read the docstring below each member from the source: at run time Python has thrown them away."""
+    body = ast.parse(inspect.getsource(closed_set)).body[0]
+    if not isinstance(body, ast.ClassDef):
+        raise TypeError(f"{closed_set} is no class")
+    found = {}
+    for member, text in zip(body.body, body.body[1:], strict=False):
+        match member, text:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)]),
+                ast.Expr(value=ast.Constant(value=str(meaning))),
+            ):
+                found[name] = " ".join(meaning.split())
+    return found
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

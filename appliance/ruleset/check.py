@@ -1,0 +1,154 @@
+"""Checks across keys and rules: names taken twice, ports bound twice, ranges that do not match, loops."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from appliance.problem import quoted
+from appliance.ruleset.decode import Seen
+from appliance.ruleset.finding import Finding, Path
+from appliance.values import MAX_PORT, ListenAddress, TargetAddress
+
+_EVERY: Final = ("0.0.0.0", "::")
+
+
+@dataclass(frozen=True, slots=True)
+class _Bind:
+    """One address that a rule listens on: `order` is its position in the file."""
+
+    order: int
+    path: Path
+    rule: Seen
+    address: ListenAddress
+
+
+def check(rules: list[Seen]) -> list[Finding]:
+    """Give everything that is wrong with rules which may each be right on their own."""
+    findings = list(_names(rules))
+    findings.extend(_binds(rules))
+    for rule in rules:
+        findings.extend(_ranges(rule))
+        findings.extend(_loops(rule))
+    return findings
+
+
+def _names(rules: list[Seen]) -> Iterator[Finding]:
+    first: dict[str, Path] = {}
+    for rule in rules:
+        if rule.name is None:
+            continue
+        path = (*rule.path, "name")
+        if rule.name in first:
+            hint = "give each rule a name of its own: logs and metrics tell rules apart by it"
+            yield Finding(
+                path, f"{quoted(rule.name)} is already the name of a rule", hint, other=first[rule.name]
+            )
+        first.setdefault(rule.name, path)
+
+
+def _binds(rules: list[Seen]) -> Iterator[Finding]:
+    """Find addresses bound twice: per host in the order of their ports, so in O(n log n)."""
+    by_host = defaultdict[str, list[_Bind]](list)
+    listeners = ((rule, path, address) for rule in rules for path, address in rule.listen)
+    for position, (rule, path, address) in enumerate(listeners):
+        bind = _Bind(position, path, rule, address)
+        for host in _hosts(address):
+            by_host[host].append(bind)
+    clashes = {
+        (clash[0].order, clash[1].order): clash for binds in by_host.values() for clash in _clashes(binds)
+    }
+    for order in sorted(clashes):
+        yield _taken(*clashes[order])
+
+
+def _hosts(address: ListenAddress) -> tuple[str, ...]:
+    """Give what the kernel tells apart: the addresses of either family, or a path. Port 0 never clashes."""
+    if address.path:
+        return (f"unix:{address.path}",)
+    if not address.first_port:
+        return ()
+    return (address.host,) if address.host else _EVERY
+
+
+def _clashes(binds: list[_Bind]) -> Iterator[tuple[_Bind, _Bind]]:
+    """Give every bind that overlaps another, with one it overlaps; the earlier in the file comes first."""
+    binds.sort(key=lambda bind: (bind.address.first_port, bind.order))
+    if not binds:
+        return
+    reaching = binds[0]
+    for bind in binds[1:]:
+        if bind.address.first_port <= reaching.address.last_port:
+            first, second = sorted((reaching, bind), key=lambda one: one.order)
+            yield first, second
+        if bind.address.last_port > reaching.address.last_port:
+            reaching = bind
+
+
+def _taken(first: _Bind, second: _Bind) -> Finding:
+    whose = "this rule" if first.rule is second.rule else _called(first.rule)
+    what = f"{second.address} is already taken by {whose}"
+    if first.address != second.address:
+        what += f" with {first.address}"
+    hint = (
+        "give one of them another path" if first.address.path else "give one of them another address or port"
+    )
+    return Finding(second.path, what, hint, other=first.path)
+
+
+def _called(rule: Seen) -> str:
+    return f"rule {quoted(rule.name)}" if rule.name is not None else "a rule"
+
+
+def _ranges(rule: Seen) -> Iterator[Finding]:
+    for path, to in rule.to:
+        if to.port_count == 1:
+            continue
+        for listen_path, listen in rule.listen:
+            if listen.port_count != to.port_count:
+                what = f"{to} has {_ports(to)}, where {listen} has {_ports(listen)}"
+                hint = f"each listen port goes to the target port at the same offset: {_as_long(to, listen)}"
+                yield Finding(path, what, hint, other=listen_path)
+                break
+
+
+def _ports(address: ListenAddress | TargetAddress) -> str:
+    if address.path:
+        return "none"
+    return "1 port" if address.port_count == 1 else f"{address.port_count} ports"
+
+
+def _as_long(to: TargetAddress, listen: ListenAddress) -> str:
+    last = to.first_port + listen.port_count - 1
+    if last > MAX_PORT:
+        return "make them the same length"
+    return f"write {quoted(str(replace(to, last_port=last)))}"
+
+
+def _loops(rule: Seen) -> Iterator[Finding]:
+    for path, to in rule.to:
+        for listen_path, listen in rule.listen:
+            if _reaches(to, listen):
+                what = f"{to} leads back to this rule's own listener {listen}"
+                hint = "every session would open another one, without end: name the server that is meant"
+                yield Finding(path, what, hint, other=listen_path)
+                break
+
+
+def _reaches(to: TargetAddress, listen: ListenAddress) -> bool:
+    """Say whether what is sent to `to` arrives at `listen`, as far as that can be told without the host."""
+    if to.path or listen.path:
+        return to.path == listen.path
+    if not listen.first_port or to.first_port > listen.last_port or to.last_port < listen.first_port:
+        return False
+    mine = set(_hosts(listen))
+    return not mine.isdisjoint(_arrives(to.host))
+
+
+def _arrives(host: str) -> set[str]:
+    """Give the listen hosts at which a dial of `host` ends up on this machine."""
+    if host in {"localhost", "localhost."}:
+        return {"127.0.0.1", "::1", *_EVERY}
+    if host == "::1":
+        return {host, "::"}
+    return {host, "0.0.0.0"} if host.startswith("127.") else {host}

@@ -1,0 +1,107 @@
+"""The keys of the model, as messages and the reference page need them."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+from msgspec import inspect
+
+from appliance.ruleset.model import DefaultsTable, File, GatewayTable, RuleTable
+
+Table = type[msgspec.Struct]
+
+HEADERS: Final[Mapping[Table, str]] = MappingProxyType(
+    {RuleTable: "[[rule]]", DefaultsTable: "[defaults]", GatewayTable: "[gateway]"}
+)
+"""The tables of a file as their headers are written, the one most keys belong to first."""
+
+_HEADER_OF: Final = MappingProxyType({header.strip("[]"): header for header in HEADERS.values()})
+
+_LONGEST_COMPARED: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a table.
+
+    `default` is what leaving it out means; None where that is not allowed, or where another table says it.
+    """
+
+    name: str
+    type: object
+    description: str
+    wants: str
+    examples: tuple[object, ...]
+    aka: tuple[str, ...]
+    is_required: bool
+    default: str | None
+
+
+@cache
+def keys_of(table: Table) -> Mapping[str, Key]:
+    """Give the keys a table may have, by name, in the model's order."""
+    info = inspect.type_info(table)
+    fields = info.fields if isinstance(info, inspect.StructType) else ()
+    types = {field.encode_name: field.type for field in msgspec.structs.fields(table)}
+    return MappingProxyType({field.encode_name: _key(field, types[field.encode_name]) for field in fields})
+
+
+def _key(field: inspect.Field, type_: object) -> Key:
+    meta = field.type if isinstance(field.type, inspect.Metadata) else inspect.Metadata(field.type)
+    schema, extra = meta.extra_json_schema or {}, meta.extra or {}
+    return Key(
+        name=field.encode_name,
+        type=type_,
+        description=schema.get("description", ""),
+        wants=extra.get("wants", ""),
+        examples=tuple(schema.get("examples", ())),
+        aka=extra.get("aka", ()),
+        is_required=field.required,
+        default=_default(field),
+    )
+
+
+def _default(field: inspect.Field) -> str | None:
+    if field.default is not msgspec.NODEFAULT:
+        return str(field.default)
+    return None if field.default_factory is msgspec.NODEFAULT else str(field.default_factory())
+
+
+def literal(example: object) -> str:
+    """Write an example as TOML."""
+    if isinstance(example, list):
+        return f"[{', '.join(literal(item) for item in example)}]"
+    return f'"{example}"' if isinstance(example, str) else str(example)
+
+
+def unknown_hint(table: Table, name: str) -> str:
+    """Say what may have been meant by a key that `table` does not have."""
+    if homes := _homes(name):
+        return f"it belongs in {homes}"
+    if meant := _alias(table, name) or _nearest(name):
+        if meant in keys_of(table):
+            return f"did you mean {_HEADER_OF.get(meant, meant) if table is File else meant}?"
+        return f"did you mean {meant}, in {_homes(meant)}?"
+    if table is File:
+        return f"a file has {', '.join(HEADERS.values())}"
+    return f"{HEADERS[table]} has {', '.join(keys_of(table))}"
+
+
+def _homes(name: str) -> str:
+    return " or ".join(header for table, header in HEADERS.items() if name in keys_of(table))
+
+
+def _alias(table: Table, name: str) -> str | None:
+    """Give the key of the table that another program's word stands for."""
+    return next((key.name for key in keys_of(table).values() if name.lower() in {key.name, *key.aka}), None)
+
+
+def _nearest(name: str) -> str | None:
+    known = [key for table in (File, *HEADERS) for key in keys_of(table)]
+    # Comparing is quadratic in the key's length, and no key of the model is near one of many characters.
+    close = difflib.get_close_matches(name[:_LONGEST_COMPARED].lower(), known, n=1)
+    return close[0] if close else None

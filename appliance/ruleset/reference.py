@@ -1,0 +1,84 @@
+"""The page docs/ruleset.md, made from the model: `python -m appliance.ruleset.reference` prints it."""
+
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+from appliance.ruleset.keys import HEADERS, Key, Table, keys_of, literal
+from appliance.ruleset.model import DefaultsTable, GatewayTable, RuleTable
+
+_INTRO: Final = """\
+# The ruleset
+
+One TOML file says what the gateway forwards. `portway check FILE` reports everything that is wrong with one,
+`portway schema` prints its JSON Schema for editors. This page is made from the program:
+`python -m appliance.ruleset.reference`.
+
+```toml
+[gateway]
+workers = "auto"
+
+[defaults]
+idle_timeout = "10m"
+
+[[rule]]
+name = "intranet-web"
+listen = ":8080"
+to = "10.0.0.5:80"
+```
+
+A key that is not listed here is an error. A file has at least one `[[rule]]`.
+"""
+
+_NOTATIONS: Final = """
+## Addresses
+
+| written | means |
+|---|---|
+| `192.0.2.1:80`, `[2001:db8::1]:80` | one port of one address |
+| `:80` | to listen: the port on every address of both families, `0.0.0.0:80` and `[::]:80` |
+| `:0`, `127.0.0.1:0` | to listen: a port that the kernel picks |
+| `10.0.0.5:16384-16483` | a range of ports, both ends included |
+| `db.internal:5432` | as target: a host name; one outside ASCII is written in its `xn--` form |
+| `[fe80::1%eth0]:80` | a link-local address, with its interface |
+| `unix:/run/app.sock` | a unix socket: an absolute path of at most 107 bytes |
+
+A range in `to` is as long as each of the ranges in `listen`; every port goes to the one at the same offset.
+No two rules listen on the same port of the same address. An address of its own beside `0.0.0.0` or `[::]` on
+the same port is allowed: the kernel prefers it.
+
+## Durations
+
+Whole numbers with `d`, `h`, `m`, `s` or `ms`, the largest first: `1d`, `1h30m`, `5s`, `250ms`. More than
+nothing, and at most `365d`.
+"""
+
+
+def page() -> str:
+    """Write the whole page, Markdown."""
+    parts = [_INTRO]
+    for table in (GatewayTable, DefaultsTable, RuleTable):
+        parts.append(f"\n## `{HEADERS[table]}`\n\n{table.__doc__}\n\n")
+        parts.append("| key | takes | default | |\n|---|---|---|---|\n")
+        parts.extend(f"{row}\n" for row in _rows(table))
+    return "".join((*parts, _NOTATIONS))
+
+
+def _rows(table: Table) -> Iterator[str]:
+    for key in keys_of(table).values():
+        cells = (f"`{key.name}`", key.wants, _default(key), f"{key.description} {_examples(key)}")
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _default(key: Key) -> str:
+    if key.is_required:
+        return "required"
+    return f"`{literal(key.default)}`" if key.default is not None else "as `[defaults]` has it"
+
+
+def _examples(key: Key) -> str:
+    return ", ".join(f"`{key.name} = {literal(example)}`" for example in key.examples)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

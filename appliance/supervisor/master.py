@@ -1,0 +1,298 @@
+"""The master: binds every listener, keeps a worker on each index, and ends them in order.
+
+It forwards nothing, so nothing a client does can hurt it. Workers are forked from it (they share its memory,
+and start in a millisecond); it runs no thread, because fork copies only the one that calls it. It reaps
+whatever child there is, also such as it never started: as PID 1 of a container it inherits orphans.
+
+A worker that dies is started again at once; one that keeps dying, after a pause that doubles. Its sockets
+stay open here meanwhile, so its share of the clients waits in their queues.
+"""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from appliance import __version__
+from appliance.net.reactor import IN, Reactor
+from appliance.observe.log import make_log
+from appliance.observe.names import Event
+from appliance.ruleset import Ruleset
+from appliance.supervisor.binding import Binder
+from appliance.supervisor.notify import notify
+from appliance.supervisor.orders import Cut, Drain, Line, Order, line_pair
+from appliance.supervisor.worker import Worker
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The first one drains, the second one cuts. SIGHUP is what a closing terminal sends."""
+
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 10.0
+STEADY: Final = 10.0
+"""A worker that lived so many seconds has started well: its pause begins anew."""
+
+STDOUT: Final = 1
+
+
+@dataclass(slots=True)
+class Place:
+    """One of the N workers: who holds the place, and how often it was lost."""
+
+    index: int
+    pid: int = 0
+    line: Line | None = None
+    started: float = 0.0
+    pause: float = 0.0
+    is_ready: bool = False
+
+
+class Master:
+    """The gateway's first process."""
+
+    def __init__(self, ruleset: Ruleset, binder: Binder, workers: int) -> None:
+        """`binder` has bound every address of the ruleset for `workers` workers."""
+        self._ruleset = ruleset
+        self._binder = binder
+        self._places = [Place(index) for index in range(workers)]
+        self._log = make_log(STDOUT)
+        self._reactor = Reactor(self._report_fault)
+        self._stops = 0
+        self._is_announced = False
+
+    # -- life -----------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until a signal ends it; return the exit status."""
+        signals = self._watch_signals()
+        for bound in self._binder.bound:
+            self._log.info(Event.LISTENING, rule=bound.rule.name, listener=bound.address)
+        for address in self._binder.without_ipv6:
+            self._log.warning(
+                Event.WARNING, message="this host has no IPv6: listening on IPv4 only", listener=address
+            )
+        self._log.flush()
+        for place in self._places:
+            self._start(place)
+        try:
+            self._reactor.run()
+        finally:
+            self._binder.close()
+        self._log.info(Event.STOPPED)
+        self._log.close()
+        signals.close()
+        return 0
+
+    def _watch_signals(self) -> socket.socket:
+        """Turn signals into events: a handler alone is not seen before epoll_wait ends (PEP 475)."""
+        mine, theirs = socket.socketpair()
+        mine.setblocking(False)
+        theirs.setblocking(False)
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        for number in (*STOP_SIGNALS, signal.SIGCHLD):
+            signal.signal(number, _heard)
+        self._wakeup = theirs
+        self._reactor.watch(mine.fileno(), IN, _Signals(mine, self._signalled))
+        return mine
+
+    def _signalled(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number == signal.SIGCHLD:
+                self._reap()
+            elif number in STOP_SIGNALS:
+                self._stop(signal.Signals(number))
+
+    def _stop(self, why: signal.Signals) -> None:
+        """First time: drain. Second time: cut."""
+        self._stops += 1
+        if self._stops > 1:
+            self._order(Cut())
+            return
+        within = self._ruleset.gateway.drain_timeout
+        notify("STOPPING=1")
+        self._log.info(Event.DRAINING, signal=why.name, deadline_ms=within * 1000)
+        self._log.flush()
+        # Close here first: a worker takes who is in the queue, then closes the last copy.
+        self._binder.close()
+        self._order(Drain(within))
+        self._end_when_alone()
+
+    def _order(self, order: Order) -> None:
+        for place in self._places:
+            if place.line is not None:
+                place.line.say(order)
+
+    def _end_when_alone(self) -> None:
+        if self._stops and not any(place.pid for place in self._places):
+            self._reactor.stop()
+
+    # -- workers --------------------------------------------------------------------------------------
+
+    def _start(self, place: Place) -> None:
+        """Fork a worker into its place."""
+        mine, theirs = line_pair()
+        self._log.flush()
+        pid = os.fork()
+        if not pid:
+            mine.close()
+            self._become_worker(place, theirs)
+        theirs.close()
+        place.pid, place.line, place.started = pid, mine, self._reactor.now
+        self._reactor.watch(mine.fileno(), IN, _Replies(mine, place, self._replied))
+        self._log.info(Event.WORKER_STARTED, worker=place.index, pid=pid)
+        self._log.flush()
+
+    def _become_worker(self, place: Place, line: Line) -> NoReturn:
+        """Let go of all that is the master's, and never come back."""
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            # The terminal sends SIGINT and SIGHUP to all; the master is the one who decides. SIGTERM to a
+            # worker alone is taken for an order to drain: the same as the master's end.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._wakeup.close()
+            for other in self._places:
+                if other.line is not None:
+                    other.line.close()
+            self._reactor.close()
+            for bound in self._binder.bound:
+                mine = bound.socket_for(place.index)
+                for listening in bound.sockets:
+                    if listening is not mine:
+                        listening.close()
+            Worker(
+                place.index,
+                self._binder.bound,
+                line,
+                make_log(STDOUT),
+                self._ruleset.gateway.drain_timeout,
+            ).run()
+            status = 0
+        except BaseException:  # noqa: BLE001  whatever it is, the master's stack is not ours to unwind
+            sys.excepthook(*sys.exc_info())
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+
+    def _replied(self, place: Place, message: object) -> None:
+        """A worker has reported that it is ready, or has hung up."""
+        if message is None:
+            if place.line is not None:
+                self._reactor.forget(place.line.fileno(), place.line.close)
+                place.line = None
+            return
+        place.is_ready = True
+        if not self._is_announced and all(each.is_ready for each in self._places):
+            self._is_announced = True
+            self._log.info(Event.READY, workers=len(self._places), pid=os.getpid(), version=__version__)
+            self._log.flush()
+            notify("READY=1")
+
+    def _reap(self) -> None:
+        """Take the status of every child that has ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if not pid:
+                break
+            for place in self._places:
+                if place.pid == pid:
+                    self._lost(place, status)
+        self._end_when_alone()
+
+    def _lost(self, place: Place, status: int) -> None:
+        """A worker has ended: asked to, or not; then it is started again."""
+        pid, place.pid = place.pid, 0
+        self._replied(place, None)
+        code = os.waitstatus_to_exitcode(status)
+        how: dict[str, object] = (
+            {"exit_status": code} if code >= 0 else {"signal": signal.Signals(-code).name}
+        )
+        if self._stops:
+            self._log.info(Event.WORKER_ENDED, worker=place.index, pid=pid, **how)
+        else:
+            pause = self._next_pause(place)
+            self._log.warning(Event.WORKER_ENDED, worker=place.index, pid=pid, **how, restart_ms=pause * 1000)
+            self._reactor.arm(self._reactor.now + pause, _Restart(place, self._restart))
+        self._log.flush()
+
+    def _next_pause(self, place: Place) -> float:
+        if self._reactor.now - place.started >= STEADY:
+            place.pause = 0.0
+        pause = place.pause
+        place.pause = min(max(pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
+        return pause
+
+    def _restart(self, place: Place) -> None:
+        if not self._stops and not place.pid:
+            self._start(place)
+
+    def _report_fault(self, fault: BaseException) -> None:
+        self._log.error(Event.INTERNAL_ERROR, exc_info=fault)
+        self._log.flush()
+
+
+def _heard(number: int, frame: object) -> None:
+    """Do nothing: the wakeup fd has told the loop."""
+
+
+class _Signals:
+    """The read end of the wakeup fd: one byte for each signal."""
+
+    __slots__ = ("_take", "_wakeup")
+
+    def __init__(self, wakeup: socket.socket, take: Callable[[bytes], None]) -> None:
+        self._wakeup = wakeup
+        self._take = take
+
+    def on_event(self, events: int) -> None:  # noqa: ARG002
+        """Hand on which signals came."""
+        self._take(self._wakeup.recv(4096))
+
+    def on_fault(self) -> None:
+        """Nothing ends."""
+
+
+class _Replies:
+    """A worker's line."""
+
+    __slots__ = ("_line", "_place", "_take")
+
+    def __init__(self, line: Line, place: Place, take: Callable[[Place, object], None]) -> None:
+        self._line = line
+        self._place = place
+        self._take = take
+
+    def on_event(self, events: int) -> None:  # noqa: ARG002
+        """Hand on what the worker says."""
+        try:
+            message = self._line.hear()
+        except BlockingIOError:
+            return
+        self._take(self._place, message)
+
+    def on_fault(self) -> None:
+        """Nothing ends."""
+
+
+class _Restart:
+    """A pause before a place is filled again."""
+
+    __slots__ = ("_place", "_restart")
+
+    def __init__(self, place: Place, restart: Callable[[Place], None]) -> None:
+        self._place = place
+        self._restart = restart
+
+    def on_deadline(self, now: float) -> None:  # noqa: ARG002
+        """Fill it."""
+        self._restart(self._place)
+
+    def on_fault(self) -> None:
+        """Nothing ends."""

@@ -1,0 +1,69 @@
+"""What a master and a worker say to each other, over one SOCK_SEQPACKET pair per worker.
+
+A packet is one message, whole or not at all. A worker whose master is gone reads the end of the pair, and so
+does a master whose worker died.
+"""
+
+import socket
+from contextlib import suppress
+
+import msgspec
+
+
+class Drain(msgspec.Struct, tag="drain", frozen=True):
+    """Master to worker: accept no more, let the sessions end, cut what is left."""
+
+    within: float
+    """Seconds."""
+
+
+class Cut(msgspec.Struct, tag="cut", frozen=True):
+    """Master to worker: end every session now."""
+
+
+class Ready(msgspec.Struct, tag="ready", frozen=True):
+    """Worker to master: every listener accepts."""
+
+
+Order = Drain | Cut
+Message = Drain | Cut | Ready
+
+_DECODER = msgspec.json.Decoder(Message)
+_LARGEST = 65536
+
+
+class Line:
+    """One end of the pair."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._socket = end
+
+    def fileno(self) -> int:
+        """Give the fd, for the loop."""
+        return self._socket.fileno()
+
+    def say(self, message: Message) -> None:
+        """Send a message; one to a process that is gone is lost, and its end is seen on this line anyway."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.send(msgspec.json.encode(message), socket.MSG_NOSIGNAL)
+
+    def hear(self) -> Message | None:
+        """Receive a message; None when the other process is gone. Raises BlockingIOError for none yet."""
+        try:
+            packet = self._socket.recv(_LARGEST)
+        except ConnectionResetError:
+            return None
+        return _DECODER.decode(packet) if packet else None
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+
+def line_pair() -> tuple[Line, Line]:
+    """Make both ends."""
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    return Line(one), Line(other)

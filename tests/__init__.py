@@ -1,0 +1,1 @@
+"""Tests of Portway; the folders are explained in ARCHITECTURE.md."""

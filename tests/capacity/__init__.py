@@ -1,0 +1,1 @@
+"""As many sessions at once as a worker has descriptors for."""

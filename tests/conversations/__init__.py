@@ -1,0 +1,1 @@
+"""Random conversations through a gateway, every byte accounted for."""

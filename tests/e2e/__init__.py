@@ -1,0 +1,1 @@
+"""End to end: a real gateway process, real sockets, port 0, readiness awaited."""

@@ -1,0 +1,1 @@
+"""Real programs, through a gateway."""

@@ -1,0 +1,116 @@
+"""The names of the log and the page that is made from them."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+from msgspec.structs import fields
+
+from appliance.observe import reference
+from appliance.observe.names import HEAD, SESSION_LEVEL, Event, Field, deviations
+from appliance.observe.record import SessionRecord
+from appliance.outcome import LEGAL, Cause, Stage
+
+PAGE = Path(__file__).parents[3] / "docs" / "log.md"
+
+
+def test_page_is_made_from_the_names() -> None:
+    """docs/log.md is what the program prints: a name changed in one place is changed in both."""
+    assert PAGE.read_text(encoding="utf-8") == reference.page()
+
+
+def test_page_names_everything() -> None:
+    """Every event, field, stage and cause has a row, and no row lacks its meaning."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in reference.page().splitlines()
+        if line.startswith("| `")
+    ]
+    assert [row[0].strip("`") for row in rows] == [
+        *Event,
+        *HEAD,
+        *(field for field in Field if field not in HEAD),
+        *Stage,
+        *Cause,
+    ]
+    assert all(member.meaning.endswith(".") for names in (Event, Field) for member in names)
+
+
+def test_every_stage_and_cause_has_its_meaning_on_the_page() -> None:
+    """The meaning written below a stage or cause in the source is the one the page shows."""
+    page = reference.page()
+    for closed_set in (Stage, Cause):
+        body = ast.parse(inspect.getsource(closed_set)).body[0]
+        assert isinstance(body, ast.ClassDef)
+        meanings = [
+            node.value.value
+            for node in body.body[1:]
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        ]
+        assert len(meanings) == len(closed_set)
+        assert all(str(meaning) in page for meaning in meanings)
+
+
+def test_a_session_record_has_the_fields_of_its_event() -> None:
+    """The struct that is encoded and the table of names list the same keys."""
+    keys = [field.name for field in fields(SessionRecord)]
+    assert tuple(keys[:3]) == HEAD
+    assert set(keys[3:]) == {*Event.SESSION.always, *Event.SESSION.sometimes}
+
+
+def test_every_cause_has_a_level() -> None:
+    """A session can end by any cause and its record finds a level that the event allows."""
+    assert set(SESSION_LEVEL) == set(Cause)
+    assert {cause for causes in LEGAL.values() for cause in causes} <= set(SESSION_LEVEL)
+    assert set(SESSION_LEVEL.values()) == set(Event.SESSION.levels)
+
+
+def test_every_field_belongs_to_an_event() -> None:
+    """No field is left in the table that no record has, and none is both always and sometimes there."""
+    used = {field for event in Event for field in (*event.always, *event.sometimes)}
+    assert used | set(HEAD) == set(Field)
+    assert not any(set(event.always) & set(event.sometimes) for event in Event)
+
+
+GOOD: dict[str, object] = {
+    "event": "listening",
+    "level": "info",
+    "time": "2026-01-01T00:00:00.000Z",
+    "rule": "web",
+    "listener": "0.0.0.0:80",
+}
+
+
+def test_a_record_of_the_table_conforms() -> None:
+    """What is listed is accepted, with and without what may be left out."""
+    assert deviations(GOOD) == []
+    paused = GOOD | {"event": "listener_paused", "level": "warning", "error": "EMFILE"}
+    assert deviations(paused) == []
+    assert deviations(paused | {"worker": 0}) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"event": "lisening"}, "unknown event 'lisening'"),
+        ({"level": "error"}, "listening at level 'error'"),
+        ({"up": 1}, "listening with up"),
+        ({"colour": 1}, "listening with colour"),
+        ({"rule": 7}, "rule is 7, not of type string"),
+        ({"rule": None}, "rule is None, not of type string"),
+    ],
+)
+def test_a_record_off_the_table_is_named(change: dict[str, object], said: str) -> None:
+    """An event, level, field or type that the page does not list is found, and said in a sentence."""
+    assert deviations(GOOD | change) == [said]
+
+
+def test_a_record_that_lacks_or_misorders_its_keys_is_named() -> None:
+    """A missing field and a head out of order are found, and a boolean is no number."""
+    assert deviations({key: value for key, value in GOOD.items() if key != "rule"}) == [
+        "listening without rule"
+    ]
+    assert deviations(dict(reversed(GOOD.items()))) == ["begins with listener, rule, time"]
+    dropped = {"event": "log_dropped", "level": "warning", "time": "", "count": True}
+    assert deviations(dropped) == ["count is True, not of type integer"]

@@ -1,0 +1,73 @@
+"""What the model says about its keys, and what an unknown key may have meant."""
+
+import pytest
+
+from appliance.ruleset.keys import HEADERS, Table, keys_of, literal, unknown_hint
+from appliance.ruleset.model import DefaultsTable, File, GatewayTable, RuleTable
+
+
+@pytest.mark.parametrize("table", list(HEADERS))
+def test_every_key_is_documented(table: Table) -> None:
+    """No key lacks its description, what it takes, or an example: messages and the page are made of them."""
+    for key in keys_of(table).values():
+        assert key.description.endswith(".")
+        assert key.wants
+        assert key.examples
+
+
+def test_defaults_are_told_once() -> None:
+    """A rule's optional keys have no default of their own; the others' are as a file would write them."""
+    assert {key.name: key.default for key in keys_of(DefaultsTable).values()} == {
+        "protocol": "tcp",
+        "connect_timeout": "5s",
+        "idle_timeout": "1h",
+    }
+    assert {key.name: key.default for key in keys_of(GatewayTable).values()} == {
+        "workers": "auto",
+        "drain_timeout": "30s",
+    }
+    assert {key.default for key in keys_of(RuleTable).values()} == {None}
+    assert [key.name for key in keys_of(RuleTable).values() if key.is_required] == ["name", "listen", "to"]
+
+
+def test_no_alias_is_a_key_or_means_two() -> None:
+    """What other programs call a key is never a key here, nor stands for two keys of a table."""
+    keys = {key.name for table in (File, *HEADERS) for key in keys_of(table).values()}
+    for table in (File, *HEADERS):
+        aliases = [alias for key in keys_of(table).values() for alias in key.aka]
+        assert not keys.intersection(aliases)
+        assert len(aliases) == len(set(aliases))
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "hint"),
+    [
+        (GatewayTable, "wokers", "did you mean workers?"),
+        (GatewayTable, "listen", "it belongs in [[rule]]"),
+        (GatewayTable, "idle_timeout", "it belongs in [[rule]] or [defaults]"),
+        (GatewayTable, "idle_timeot", "did you mean idle_timeout, in [[rule]] or [defaults]?"),
+        (RuleTable, "drain_timeout", "it belongs in [gateway]"),
+        (RuleTable, "Backend", "did you mean to?"),
+        (RuleTable, "LISTEN", "did you mean listen?"),
+        (RuleTable, "qqq", "[[rule]] has name, listen, to, protocol, connect_timeout, idle_timeout"),
+        (
+            RuleTable,
+            "q" * 1_000_000,
+            "[[rule]] has name, listen, to, protocol, connect_timeout, idle_timeout",
+        ),
+        (File, "rules", "did you mean [[rule]]?"),
+        (File, "Gateways", "did you mean [gateway]?"),
+        (File, "workers", "it belongs in [gateway]"),
+        (File, "", "a file has [[rule]], [defaults], [gateway]"),
+    ],
+)
+def test_an_unknown_key_has_a_hint(table: Table, name: str, hint: str) -> None:
+    """The hint is where the key belongs, else the key that was meant, else what there is."""
+    assert unknown_hint(table, name) == hint
+
+
+def test_examples_are_written_as_toml() -> None:
+    """Examples read back from TOML as themselves."""
+    assert literal("a") == '"a"'
+    assert literal(4) == "4"
+    assert literal(["a", "b"]) == '["a", "b"]'

@@ -1,0 +1,75 @@
+"""The regular expressions of the notations against their parsers."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appliance.ruleset.patterns import DIFFERENCES, DURATION, LISTEN, TARGET
+from appliance.values import ListenAddress, Misread, TargetAddress, parse_duration
+from tests.unit.ruleset import written
+
+TALLIED = ("runs backwards", "is too long", "host name of", "bytes long", "cannot be dialled")
+"""What the parser says where only it refuses: one for each of DIFFERENCES."""
+
+Parser = Callable[[str], object]
+
+NOTATIONS = [
+    (LISTEN, ListenAddress.parse, written.addresses()),
+    (TARGET, TargetAddress.parse, written.addresses()),
+    (DURATION, parse_duration, written.durations()),
+]
+
+
+def refusal(parse: Parser, text: str) -> str:
+    """Give what the parser says against a text, or nothing where it takes it."""
+    try:
+        parse(text)
+    except Misread as misread:
+        return misread.what
+    return ""
+
+
+def test_every_difference_is_tallied() -> None:
+    """The list of differences in the program is as long as the one these tests allow."""
+    assert len(DIFFERENCES) == len(TALLIED)
+
+
+@pytest.mark.parametrize("notation", NOTATIONS, ids=["listen", "target", "duration"])
+@settings(deadline=None, max_examples=600)
+@given(data=st.data())
+def test_pattern_and_parser_agree(
+    notation: tuple[str, Parser, st.SearchStrategy[str]], data: st.DataObject
+) -> None:
+    """A pattern takes what its parser takes, and beyond that only what is listed as a difference."""
+    pattern, parse, texts = notation
+    text = data.draw(texts)
+    matches = re.search(pattern, text) is not None
+    refused = refusal(parse, text)
+    assert matches or refused
+    assert not (matches and refused) or any(words in refused for words in TALLIED)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "parse", "text", "tallied"),
+    [
+        (LISTEN, ListenAddress.parse, ":90-80", TALLIED[0]),
+        (DURATION, parse_duration, "366d", TALLIED[1]),
+        (TARGET, TargetAddress.parse, ".".join(["x" * 62] * 5) + ":80", TALLIED[2]),
+        (LISTEN, ListenAddress.parse, "unix:/" + "é" * 60, TALLIED[3]),
+        (TARGET, TargetAddress.parse, "[::ffff:0:0]:80", TALLIED[4]),
+    ],
+)
+def test_a_difference_is_one(pattern: str, parse: Parser, text: str, tallied: str) -> None:
+    """Each difference that is allowed exists: none is on the list only because it once was one."""
+    assert re.search(pattern, text)
+    assert tallied in refusal(parse, text)
+
+
+def test_every_port_is_in_the_pattern() -> None:
+    """The digits of the port pattern have no gap: it takes exactly the ports there are."""
+    listen, target = re.compile(LISTEN), re.compile(TARGET)
+    assert [port for port in range(70_000) if listen.search(f":{port}")] == list(range(65_536))
+    assert [port for port in range(70_000) if target.search(f"a:{port}")] == list(range(1, 65_536))

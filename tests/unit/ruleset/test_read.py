@@ -1,0 +1,122 @@
+"""Reading whole rulesets: what the case files do not show."""
+
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from appliance.ruleset import Protocol, Ruleset, read
+from appliance.values import ListenAddress, TargetAddress
+
+WEB = '[[rule]]\nname = "web"\nlisten = ":80"\nto = "10.0.0.5:80"\n'
+
+
+def many(count: int) -> bytes:
+    """Give a right ruleset of so many rules."""
+    rule = '[[rule]]\nname = "r{0}"\nlisten = ["0.0.0.0:{0}", "[::]:{0}"]\nto = "10.0.0.5:{0}"\nidle_timeout = "5m"\n'
+    return "".join(rule.format(port) for port in range(1, count + 1)).encode()
+
+
+def test_values_have_their_plain_types() -> None:
+    """What others use are plain tuples and floats, complete with defaults, whatever the model decodes to."""
+    ruleset = read(WEB.encode(), "f")
+    assert isinstance(ruleset, Ruleset)
+    (rule,) = ruleset.rules
+    assert type(rule.listen) is tuple
+    assert rule.listen == (ListenAddress("", 80, 80),)
+    assert rule.to == (TargetAddress("10.0.0.5", 80, 80),)
+    assert (
+        type(rule.idle_timeout) is type(rule.connect_timeout) is type(ruleset.gateway.drain_timeout) is float
+    )
+    assert (rule.connect_timeout, rule.idle_timeout, ruleset.gateway.drain_timeout) == (5.0, 3600.0, 30.0)
+    assert rule.protocol is Protocol.TCP
+    assert ruleset.gateway.workers is None
+
+
+def test_a_rule_overrides_the_defaults() -> None:
+    """A time-out is the rule's own, else that of [defaults], else the built-in one."""
+    text = f'[defaults]\nidle_timeout = "1m"\nconnect_timeout = "1s"\n{WEB}idle_timeout = "2m"\n'
+    ruleset = read(text.encode(), "f")
+    assert isinstance(ruleset, Ruleset)
+    assert (ruleset.rules[0].idle_timeout, ruleset.rules[0].connect_timeout) == (120.0, 1.0)
+
+
+def test_equal_text_gives_equal_rulesets() -> None:
+    """Rulesets compare by content, so that a reload can tell what changed."""
+    assert read(many(20), "f") == read(many(20), "g")
+    assert read(many(20), "f") != read(many(21), "f")
+
+
+@pytest.mark.parametrize("wrong", ['listen = ":80"', 'to = "10.0.0.5:80"', "[[rule]]"])
+def test_one_mistake_hides_no_other(wrong: str) -> None:
+    """Every one of a hundred rules with the same mistake is told."""
+    rules = [f'[[rule]]\nname = "r{i}"\nlisten = ":{i}"\nto = "10.0.0.5:80"\n' for i in range(1, 101)]
+    text = "".join(rule.replace(wrong.split(" =")[0], f"x{wrong.split(' =')[0]}", 1) for rule in rules)
+    if wrong == "[[rule]]":
+        text = "".join(f"{rule}bogus = 1\n" for rule in rules)
+    problems = read(text.encode(), "f")
+    assert isinstance(problems, tuple)
+    assert len({problem.key.partition(".")[0] for problem in problems}) == 100
+
+
+def test_problems_come_in_the_order_of_the_text() -> None:
+    """Problems are sorted by place, those across rules among the others."""
+    text = f"{WEB}{WEB.replace('10.0.0.5:80', 'wrong')}bogus = 1\n[gateway]\nworkers = 0\n"
+    problems = read(text.encode(), "f")
+    assert isinstance(problems, tuple)
+    assert [problem.place.line for problem in problems] == [6, 7, 8, 9, 11]
+
+
+def test_problems_name_the_file_they_are_told() -> None:
+    """Both places of a clash name the file as the caller does."""
+    problems = read((WEB + WEB).encode(), "dir/edge.toml")
+    assert isinstance(problems, tuple)
+    assert [str(problem) for problem in problems] == [
+        'dir/edge.toml:6:8: rule[1].name: "web" is already the name of a rule (dir/edge.toml:2)',
+        'dir/edge.toml:7:10: rule[1].listen: :80 is already taken by rule "web" (dir/edge.toml:3)',
+    ]
+
+
+def test_a_good_ruleset_needs_no_tomlkit() -> None:
+    """Reading a right file imports neither tomlkit nor difflib's company: a gateway starts without them."""
+    code = (
+        "import sys\n"
+        "from appliance.ruleset import Ruleset, read\n"
+        f"assert isinstance(read({WEB.encode()!r}, 'f'), Ruleset)\n"
+        "print('tomlkit' in sys.modules)\n"
+        f"read(b'x = 1', 'f')\n"
+        "print('tomlkit' in sys.modules)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "True"]
+
+
+def calls(count: int) -> int:
+    """Count the Python calls that reading a right ruleset of so many rules takes."""
+    made = 0
+
+    def count_one(_frame: object, event: str, _arg: object) -> None:
+        nonlocal made
+        made += event == "call"
+
+    text = many(count)
+    sys.setprofile(count_one)
+    try:
+        read(text, "f")
+    finally:
+        sys.setprofile(None)
+    return made
+
+
+def test_work_grows_with_the_rules_and_not_with_their_square() -> None:
+    """Four times the rules take four times the calls: neither clashes nor names are compared pair by pair."""
+    calls(1)
+    assert calls(400) < 4.5 * calls(100)
+
+
+def test_toml_is_read_as_tomllib_reads_it() -> None:
+    """The values of a ruleset are those of tomllib, escapes and all."""
+    text = WEB.replace('":80"', '"\\u003a80"').replace('"10.0.0.5:80"', "'''\n10.0.0.5:80'''")
+    assert tomllib.loads(text)["rule"][0]["listen"] == ":80"
+    assert read(text.encode(), "f") == read(WEB.encode(), "f")

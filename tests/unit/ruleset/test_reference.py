@@ -1,0 +1,51 @@
+"""The reference page."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from appliance.ruleset import Ruleset, read, reference
+from appliance.ruleset.keys import HEADERS, keys_of
+
+PAGE = Path(__file__).parents[3] / "docs" / "ruleset.md"
+
+
+def test_the_page_is_made_from_the_model() -> None:
+    """docs/ruleset.md is what the program prints: a key changed in one place is changed in both."""
+    assert PAGE.read_text(encoding="utf-8") == reference.page()
+
+
+def test_the_page_has_every_key() -> None:
+    """Every key has a row, below its table's header, and no row lacks a cell."""
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \| (.+) \|$", reference.page(), re.MULTILINE)
+    tables = [
+        table
+        for header in re.findall(r"^## `(.+)`$", reference.page(), re.MULTILINE)
+        for table in HEADERS
+        if HEADERS[table] == header
+    ]
+    assert [row[0] for row in rows] == [key for table in tables for key in keys_of(table)]
+    assert len(tables) == len(HEADERS)
+
+
+def test_its_example_is_right() -> None:
+    """The ruleset at the head of the page is one."""
+    (example,) = re.findall(r"```toml\n(.*?)```", reference.page(), re.DOTALL)
+    assert isinstance(read(example.encode(), "page"), Ruleset)
+
+
+def test_its_examples_are_right() -> None:
+    """Every example of a key is accepted, each in its place."""
+    rule = {"name": '"a"', "listen": '":1"', "to": '"a:1"'}
+    for table, header in HEADERS.items():
+        for key in keys_of(table).values():
+            for example in key.examples:
+                value = reference.literal(example)
+                own = {**(rule if header == "[[rule]]" else {}), key.name: value}
+                if header == "[[rule]]" and "16384" in value:
+                    own["to"] = '"10.0.0.5:80"'
+                text = f"{header}\n" + "".join(f"{name} = {value}\n" for name, value in own.items())
+                if header != "[[rule]]":
+                    text += "[[rule]]\n" + "".join(f"{name} = {value}\n" for name, value in rule.items())
+                assert tomllib.loads(text)
+                assert isinstance(read(text.encode(), "f"), Ruleset), text

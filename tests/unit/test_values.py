@@ -1,0 +1,260 @@
+"""Addresses and durations."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.values import (
+    Address,
+    ListenAddress,
+    Misread,
+    TargetAddress,
+    format_duration,
+    parse_duration,
+)
+from tests.unit.ruleset import written
+
+MS_OF_YEAR = 365 * 86_400_000
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("0.0.0.0:8080", ListenAddress("0.0.0.0", 8080, 8080)),
+        (":80", ListenAddress("", 80, 80)),
+        ("[::]:80", ListenAddress("::", 80, 80)),
+        ("[::1]:0", ListenAddress("::1", 0, 0)),
+        ("[2001:DB8:0:0::1]:80", ListenAddress("2001:db8::1", 80, 80)),
+        ("[fe80::1%eth0]:80", ListenAddress("fe80::1%eth0", 80, 80)),
+        ("[::ffff:10.0.0.5]:80", ListenAddress("10.0.0.5", 80, 80)),
+        ("0.0.0.0:16384-16483", ListenAddress("0.0.0.0", 16384, 16483)),
+        (":80-80", ListenAddress("", 80, 80)),
+        ("unix:/run/web.sock", ListenAddress(path="/run/web.sock")),
+        ("unix:///run//web.sock", ListenAddress(path="/run/web.sock")),
+    ],
+)
+def test_a_listen_address_reads(text: str, address: ListenAddress) -> None:
+    """Every notation of a listener's address gives its canonical value."""
+    assert ListenAddress.parse(text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("10.0.0.5:80", TargetAddress("10.0.0.5", 80, 80)),
+        ("[::1]:80", TargetAddress("::1", 80, 80)),
+        ("DB_1.Internal:5432", TargetAddress("db_1.internal", 5432, 5432)),
+        ("db.internal.:5432", TargetAddress("db.internal.", 5432, 5432)),
+        ("localhost:1-65535", TargetAddress("localhost", 1, 65535)),
+        ("0x7f.example:80", TargetAddress("0x7f.example", 80, 80)),
+        ("unix:/run/app.sock", TargetAddress(path="/run/app.sock")),
+    ],
+)
+def test_a_target_address_reads(text: str, address: TargetAddress) -> None:
+    """Every notation of an endpoint's address gives its canonical value."""
+    assert TargetAddress.parse(text) == address
+
+
+BOTH = (ListenAddress, TargetAddress)
+LISTEN = (ListenAddress,)
+TARGET = (TargetAddress,)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "text", "what", "hint"),
+    [
+        (BOTH, "", "is no address", "write one, such as"),
+        (BOTH, "10.0.0.5", "has no port", 'write "10.0.0.5:80"'),
+        (BOTH, "10.0.0.5:", "has no port after its colon", "write the number"),
+        (BOTH, "8080", "is a port without its colon", ':8080"'),
+        (BOTH, "10.0.0.5:65536", '"65536" is no port number', "65535"),
+        (BOTH, "10.0.0.5:http", '"http" is no port number', "65535"),
+        (BOTH, "10.0.0.5:٣", '"٣" is no port number', "65535"),
+        (BOTH, "10.0.0.5:080", 'port "080" begins with 0', "write 80"),
+        (BOTH, "10.0.0.5:" + "9" * 5000, "is no port number", "65535"),
+        (BOTH, "10.0.0.5:90-80", "runs backwards", "write 80-90"),
+        (LISTEN, ":0-5", "port 0 in a range", "give it alone"),
+        (TARGET, "10.0.0.5:0", '"0" is no port number', "ports go from 1"),
+        (BOTH, " 10.0.0.5:80", "has spaces in it", 'write "10.0.0.5:80"'),
+        (BOTH, "http://a.example/x", "is a URL", '"a.example:80"'),
+        (BOTH, "https://me@a.example", "is a URL", '"a.example:443"'),
+        (BOTH, "tcp://10.0.0.5:81", "is a URL", '"10.0.0.5:81"'),
+        (BOTH, "tcp:///", "is a URL", "host and port only"),
+        (BOTH, "/run/app.sock", "is a path", '"unix:/run/app.sock"'),
+        (BOTH, "2001:db8::5", "too many colons", '"[2001:db8::5]:80"'),
+        (BOTH, "::1:80", "too many colons", '"[::1]:80"'),
+        (BOTH, "a:b:c", "too many colons", '"[::1]:80"'),
+        (BOTH, "[::1", "does not close", '"[::1]:80"'),
+        (BOTH, "[::1]", "has no port", '"[::1]:80"'),
+        (BOTH, "[::1%]:80", "no valid IPv6 address", "2001:db8::5"),
+        (BOTH, "[::g]:80", "no valid IPv6 address", "2001:db8::5"),
+        (BOTH, "[10.0.0.5]:80", "what is not an IPv6 address", '"10.0.0.5:80"'),
+        (BOTH, "[fe80::1]:80", "does not say on which interface", "%eth0"),
+        (BOTH, "[2001:db8::1%eth0]:80", "only link-local addresses", '"[2001:db8::1]"'),
+        (BOTH, "[fe80::1%a b]:80", "has spaces", "write"),
+        (BOTH, "[fe80::1%" + "x" * 16 + "]:80", "no valid interface name", "15"),
+        (BOTH, "unix:run/app.sock", "not an absolute path", "whole path"),
+        (BOTH, "unix:/run/", "names a directory", "name the socket"),
+        (BOTH, "unix:/a\0b", "has a NUL", "take it out"),
+        (BOTH, "unix:/\udc80", "not UTF-8", "UTF-8"),
+        (BOTH, "unix:/" + "x" * 107, "108 bytes long", "shorter"),
+        (BOTH, "unix:/" + "é" * 54, "109 bytes long", "shorter"),
+        (LISTEN, "*:80", "numeric address", '":80"'),
+        (LISTEN, "LOCALHOST:80", "numeric address", '"127.0.0.1:80", and "[::1]:80"'),
+        (LISTEN, "eth0:80", "numeric address", '":80" for all'),
+        (BOTH, "10.0.0.256:80", "no valid IPv4 address", "no leading zeros"),
+        (TARGET, ":80", "has no host", '"127.0.0.1:80"'),
+        (TARGET, "0.0.0.0:80", "cannot be dialled", '"127.0.0.1:80"'),
+        (TARGET, "[::]:80", "cannot be dialled", '"[::1]:80"'),
+        (TARGET, "10.0.0:80", "no valid IPv4 address", "no leading zeros"),
+        (TARGET, "10.0.0.05:80", "no valid IPv4 address", "no leading zeros"),
+        (TARGET, "0x7f000001:80", "no valid IPv4 address", "no leading zeros"),
+        (TARGET, "a..b:80", 'no valid host name: ""', "63"),
+        (TARGET, "-a.b:80", 'no valid host name: "-a"', "hyphen"),
+        (TARGET, "x" * 64 + ".b:80", "no valid host name", "63"),
+        (TARGET, ".".join(["x" * 63] * 4) + ":80", "host name of 255 characters", "253"),
+        (TARGET, "münchen.example:80", "outside ASCII", '"xn--mnchen-3ya.example"'),
+        (TARGET, "faß.example:80", "outside ASCII", '"xn--fa-hia.example"'),
+        (TARGET, "é" * 80 + ":80", "outside ASCII", "xn-- form"),
+        (TARGET, "\ud800.example:80", "outside ASCII", "xn-- form"),
+    ],
+)
+def test_a_wrong_address_is_explained(
+    kinds: tuple[type[ListenAddress] | type[TargetAddress], ...], text: str, what: str, hint: str
+) -> None:
+    """Each mistake is named after the text as it was written, with what to write instead."""
+    for kind in kinds:
+        with pytest.raises(Misread) as caught:
+            kind.parse(text)
+        assert what in caught.value.what
+        assert hint in (caught.value.hint or "")
+
+
+@given(written.addresses())
+def test_canonical_text_reads_back(text: str) -> None:
+    """str() of any address that reads is text for the same address."""
+    for kind in BOTH:
+        try:
+            address = kind.parse(text)
+        except Misread:
+            continue
+        assert kind.parse(str(address)) == address
+        assert str(kind.parse(str(address))) == str(address)
+
+
+@given(st.text())
+def test_any_text_is_read_or_explained(text: str) -> None:
+    """No text, however odd, raises anything but Misread, and what it says is fit for a terminal."""
+    said: list[str | None] = []
+    for parse in (ListenAddress.parse, TargetAddress.parse, parse_duration):
+        try:
+            parse(text)
+        except Misread as misread:
+            said += [misread.what, misread.hint]
+    assert all(words and words.isprintable() for words in said)
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        (Address("10.0.0.5", 80, 80), "10.0.0.5:80"),
+        (Address("::1", 80, 80), "[::1]:80"),
+        (Address("", 80, 80), ":80"),
+        (Address("0.0.0.0", 16384, 16483), "0.0.0.0:16384-16483"),
+        (Address(path="/path"), "unix:/path"),
+        (ListenAddress("fe80::1%eth0", 1, 2), "[fe80::1%eth0]:1-2"),
+        (TargetAddress("db", 5432, 5432), "db:5432"),
+    ],
+)
+def test_canonical_text(address: Address, text: str) -> None:
+    """str() is what an operator would write, also for the subclasses."""
+    assert str(address) == text
+
+
+def test_an_address_is_a_value() -> None:
+    """Addresses are equal and hash by content: rules can be compared, and addresses be keys."""
+    address = TargetAddress.parse("10.0.0.5:80")
+    assert len({address, TargetAddress("10.0.0.5", 80, 80)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "is_name", "is_unix", "count"),
+    [
+        ("10.0.0.5:80", False, False, 1),
+        ("[::1]:80-89", False, False, 10),
+        ("db:80", True, False, 1),
+        ("unix:/a", False, True, 1),
+    ],
+)
+def test_what_an_address_is(text: str, is_name: bool, is_unix: bool, count: int) -> None:
+    """Only a host name needs resolving, only a path is a unix socket, and a range has both its ends."""
+    address = TargetAddress.parse(text)
+    assert (address.is_name, address.is_unix, address.port_count) == (is_name, is_unix, count)
+
+
+def test_a_range_maps_by_offset() -> None:
+    """at() gives the single port at an offset of a range, and the address itself where there is one."""
+    span = TargetAddress.parse("10.0.0.5:8000-8009")
+    assert [str(span.at(offset)) for offset in (0, 9)] == ["10.0.0.5:8000", "10.0.0.5:8009"]
+    for outside in (-1, 10):
+        with pytest.raises(IndexError):
+            span.at(outside)
+    for text in ("10.0.0.5:80", "unix:/a"):
+        one = TargetAddress.parse(text)
+        assert one.at(0) is one
+        assert one.at(7) is one
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("5s", 5.0),
+        ("250ms", 0.25),
+        ("1h30m", 5400.0),
+        ("1d", 86400.0),
+        ("365d", 31_536_000.0),
+        ("1d1ms", 86400.001),
+    ],
+)
+def test_a_duration_reads(text: str, seconds: float) -> None:
+    """A duration is seconds, and formats back to what was written."""
+    assert parse_duration(text) == seconds
+    assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "hint"),
+    [
+        ("", "is no duration", '"5s"'),
+        ("5", "is no duration", 'write "5s"'),
+        ("1h5", "is no duration", 'write "1h5s"'),
+        ("5 sec", "is no duration", 'write "5s"'),
+        ("5 Minutes", "is no duration", 'write "5m"'),
+        ("2 hours", "is no duration", 'write "2h"'),
+        ("1.5s", "is no duration", 'write "1500ms"'),
+        ("1.5h", "is no duration", "whole numbers"),
+        ("-5s", "is no duration", "whole numbers"),
+        ("5s1h", "is no duration", "whole numbers"),
+        ("9" * 5000 + "s", "is no duration", "whole numbers"),
+        ("0s", "is no time at all", "1ms"),
+        ("365d1ms", "is too long", "365d"),
+    ],
+)
+def test_a_wrong_duration_is_explained(text: str, what: str, hint: str) -> None:
+    """Each mistake is named, with what to write instead."""
+    with pytest.raises(Misread) as caught:
+        parse_duration(text)
+    assert what in caught.value.what
+    assert hint in (caught.value.hint or "")
+
+
+@given(st.integers(1, MS_OF_YEAR))
+def test_every_millisecond_formats_and_reads_back(milliseconds: int) -> None:
+    """format_duration and parse_duration are inverse for every duration there is."""
+    seconds = milliseconds / 1000
+    assert parse_duration(format_duration(seconds)) == seconds
+
+
+def test_no_time_formats() -> None:
+    """A duration of nothing, as a deadline may have left, has a text too."""
+    assert format_duration(0.0) == "0s"
