@@ -86,9 +86,11 @@ def _rules(decoded: Decoded, document: dict[str, object]) -> list[RuleTable]:
         hint = "write [[rule]] on a line of its own, its keys below"
         decoded.findings.append(Finding(("rule",), f"wants a list of tables, found {found(raw)}", hint))
         return []
-    if not raw and not any(unknown_hint(File, name) == "did you mean [[rule]]?" for name in document):
+    others = (name for name in document if name not in keys_of(File))
+    if not raw and not any(unknown_hint(File, name) == "did you mean [[rule]]?" for name in others):
         hint = "add [[rule]], and below it name, listen and to"
-        decoded.findings.append(Finding((), "there is no [[rule]], so nothing would be forwarded", hint))
+        path: Path = ("rule",) if "rule" in document else ()
+        decoded.findings.append(Finding(path, "there is no [[rule]], so nothing would be forwarded", hint))
     rules = [_rule(decoded, ("rule", index), element) for index, element in enumerate(raw)]
     return [rule for rule in rules if rule is not None]
 

@@ -47,7 +47,7 @@ _HAS_ZONE: Final = rf"(?={_LINK_LOCAL})(?=[^\]]*%)|(?!{_LINK_LOCAL})(?![^\]]*%)"
 """A link-local address names its interface, and no other address does."""
 
 _BRACKETED: Final = rf"\[(?:{_HAS_ZONE}){_ipv6()}(?:{_ZONE})?\]"
-_NAME: Final = rf"(?!(?:{_LABEL}\.)*{_NUMERIC_LABEL}\.?:){_LABEL}(?:\.{_LABEL})*\.?"
+_NAME: Final = rf"(?!unix:)(?!(?:{_LABEL}\.)*{_NUMERIC_LABEL}\.?:){_LABEL}(?:\.{_LABEL})*\.?"
 
 
 def _whole(pattern: str) -> str:

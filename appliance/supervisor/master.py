@@ -22,6 +22,7 @@ from appliance.observe.log import make_log
 from appliance.observe.names import Event
 from appliance.ruleset import Ruleset
 from appliance.supervisor.binding import Binder
+from appliance.supervisor.journal import Journal
 from appliance.supervisor.notify import notify
 from appliance.supervisor.orders import Cut, Drain, Line, Order, line_pair
 from appliance.supervisor.worker import Worker
@@ -59,6 +60,7 @@ class Master:
         self._places = [Place(index) for index in range(workers)]
         self._log = make_log(STDOUT)
         self._reactor = Reactor(self._report_fault)
+        self._journal = Journal(self._reactor, self._log)
         self._stops = 0
         self._is_announced = False
 
@@ -73,7 +75,7 @@ class Master:
             self._log.warning(
                 Event.WARNING, message="this host has no IPv6: listening on IPv4 only", listener=address
             )
-        self._log.flush()
+        self._journal.wrote()
         for place in self._places:
             self._start(place)
         try:
@@ -81,7 +83,7 @@ class Master:
         finally:
             self._binder.close()
         self._log.info(Event.STOPPED)
-        self._log.close()
+        self._journal.close()
         signals.close()
         return 0
 
@@ -113,7 +115,7 @@ class Master:
         within = self._ruleset.gateway.drain_timeout
         notify("STOPPING=1")
         self._log.info(Event.DRAINING, signal=why.name, deadline_ms=within * 1000)
-        self._log.flush()
+        self._journal.wrote()
         # Close here first: a worker takes who is in the queue, then closes the last copy.
         self._binder.close()
         self._order(Drain(within))
@@ -133,7 +135,7 @@ class Master:
     def _start(self, place: Place) -> None:
         """Fork a worker into its place."""
         mine, theirs = line_pair()
-        self._log.flush()
+        self._log.flush()  # or the worker would inherit the lines
         pid = os.fork()
         if not pid:
             mine.close()
@@ -142,7 +144,7 @@ class Master:
         place.pid, place.line, place.started = pid, mine, self._reactor.now
         self._reactor.watch(mine.fileno(), IN, _Replies(mine, place, self._replied))
         self._log.info(Event.WORKER_STARTED, worker=place.index, pid=pid)
-        self._log.flush()
+        self._journal.wrote()
 
     def _become_worker(self, place: Place, line: Line) -> NoReturn:
         """Let go of all that is the master's, and never come back."""
@@ -189,7 +191,7 @@ class Master:
         if not self._is_announced and all(each.is_ready for each in self._places):
             self._is_announced = True
             self._log.info(Event.READY, workers=len(self._places), pid=os.getpid(), version=__version__)
-            self._log.flush()
+            self._journal.wrote()
             notify("READY=1")
 
     def _reap(self) -> None:
@@ -220,7 +222,7 @@ class Master:
             pause = self._next_pause(place)
             self._log.warning(Event.WORKER_ENDED, worker=place.index, pid=pid, **how, restart_ms=pause * 1000)
             self._reactor.arm(self._reactor.now + pause, _Restart(place, self._restart))
-        self._log.flush()
+        self._journal.wrote()
 
     def _next_pause(self, place: Place) -> float:
         if self._reactor.now - place.started >= STEADY:
@@ -235,7 +237,7 @@ class Master:
 
     def _report_fault(self, fault: BaseException) -> None:
         self._log.error(Event.INTERNAL_ERROR, exc_info=fault)
-        self._log.flush()
+        self._journal.wrote()
 
 
 def _heard(number: int, frame: object) -> None:

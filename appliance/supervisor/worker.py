@@ -6,7 +6,7 @@ to it: what it has accepted it serves.
 
 import resource
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from appliance.net.dial import Upstream
@@ -22,6 +22,7 @@ from appliance.observe.names import Event
 from appliance.outcome import Cause
 from appliance.ruleset import Rule
 from appliance.supervisor.binding import Bound
+from appliance.supervisor.journal import Journal
 from appliance.supervisor.orders import Cut, Drain, Line, Ready
 
 SPARE_FDS: Final = 64
@@ -30,20 +31,15 @@ SPARE_FDS: Final = 64
 MOST_PIPES: Final = 256
 """Pipes a worker holds at the most, two fds each; a direction that gets none copies."""
 
-BATCH: Final = 0.05
-"""Records wait so many seconds for others before they are written, while there are many: a write for each
-turn costs 3 us a session at 10,000 a second. A record that comes alone is written in its turn."""
 
-STALLED_RETRY: Final = 0.05
-"""Seconds after which a log whose reader stalled is tried again."""
+def pipe_limit(fds: int) -> int:
+    """How many pipes a worker of so many fds may have: at most an eighth of them."""
+    return min(MOST_PIPES, fds // 16)
 
 
 def session_limit(fds: int, listeners: int) -> int:
-    """How many sessions a worker takes: two fds each, of what is left.
-
-    Pipes are not counted: they are lent to sessions whose sink is slow, and given up for new sessions.
-    """
-    return max(1, (fds - SPARE_FDS - listeners) // 2)
+    """How many sessions a worker of so many fds takes: two fds each, of what is left."""
+    return max(1, (fds - SPARE_FDS - listeners - 2 * pipe_limit(fds)) // 2)
 
 
 class Worker:
@@ -54,21 +50,19 @@ class Worker:
     ) -> None:
         self._index = index
         self._line = line
-        self._log = log
         self._drain_timeout = drain_timeout
         self._draining = False
-        self._flush_due = False
-        self._flushed = 0.0
-        self._flusher = _Flusher(self._flush)
         self._drain_slot = -1
         self.reactor = Reactor(self._report_fault)
+        self._journal = Journal(self.reactor, log)
+        self._log = log
         listening = tuple(bound)
         fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         ids = Ids(secrets.randbits(WORKER_BITS))
         self.sessions = Sessions(
             session_limit(fds, len(listening)), lambda: ids.next(wall_clock()), self._session_ended
         )
-        self.relay = Relay(self.reactor, PipePool(min(MOST_PIPES, fds // 16)))
+        self.relay = Relay(self.reactor, PipePool(pipe_limit(fds)))
         self._resolver = Resolver(self.reactor, self._resolve_failed)
         self._upstreams: dict[tuple[str, int], Upstream] = {}
         self.listeners = [self._listener(one) for one in listening]
@@ -100,8 +94,8 @@ class Worker:
         """Serve until drained."""
         self._line.say(Ready())
         self.reactor.run()
+        self._journal.close()
         self.reactor.close()
-        self._log.close()
 
     def on_event(self, events: int) -> None:  # noqa: ARG002  the line knows one event
         """Hear the master: an order, or its end."""
@@ -171,7 +165,7 @@ class Worker:
             (self.reactor.now - accepted) * 1000,
             session.attempts,
         )
-        self._flush_soon()
+        self._journal.wrote()
         if self._draining:
             self._end_when_empty()
 
@@ -180,48 +174,17 @@ class Worker:
         self._log.warning(
             Event.LISTENER_PAUSED, rule=listener.route.rule, listener=listener.route.listener, error=error
         )
-        self._flush_soon()
+        self._journal.wrote()
 
     def listener_resumed(self, listener: Listener) -> None:
         """Report that a listener accepts again."""
         self._log.info(Event.LISTENER_RESUMED, rule=listener.route.rule, listener=listener.route.listener)
-        self._flush_soon()
+        self._journal.wrote()
 
     def _resolve_failed(self, name: str, error: str) -> None:
         self._log.warning(Event.RESOLVE_FAILED, name=name, error=error)
-        self._flush_soon()
+        self._journal.wrote()
 
     def _report_fault(self, fault: BaseException) -> None:
         self._log.error(Event.INTERNAL_ERROR, exc_info=fault)
-        self._flush_soon()
-
-    def _flush_soon(self) -> None:
-        """Have the log written at the end of this turn, or with others when the last write was just now."""
-        if not self._flush_due:
-            self._flush_due = True
-            if self.reactor.now - self._flushed >= BATCH:
-                self.reactor.defer(self._flush)
-            else:
-                self.reactor.arm(self._flushed + BATCH, self._flusher)
-
-    def _flush(self) -> None:
-        self._flushed = self.reactor.now
-        self._flush_due = not self._log.flush()
-        if self._flush_due:
-            self.reactor.arm(self.reactor.now + STALLED_RETRY, self._flusher)
-
-
-class _Flusher:
-    """A write of the log that was put off, as the timers call it."""
-
-    __slots__ = ("_task",)
-
-    def __init__(self, task: Callable[[], None]) -> None:
-        self._task = task
-
-    def on_deadline(self, now: float) -> None:  # noqa: ARG002
-        """Write."""
-        self._task()
-
-    def on_fault(self) -> None:
-        """Nothing ends."""
+        self._journal.wrote()

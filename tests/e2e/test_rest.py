@@ -1,12 +1,12 @@
 """A worker rests while nothing can move: EPOLLHUP and EPOLLERR, which epoll always reports, never spin it.
 
-Every combination of what a client has done, what its endpoint has done and what is pending between them is set
-up at the same time in one gateway; then the worker must come to rest, and the records must come out right.
+Every combination of what a client has done, what its endpoint has done and what is pending between them is
+set up at the same time in one gateway; then the worker must come to rest, and the records come out right.
 """
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -96,12 +96,12 @@ def small_gateway(folder: Path, front: str, back: str) -> Iterator[tuple[Gateway
 @pytest.mark.parametrize("front", ["tcp", "unix"])
 @pytest.mark.parametrize("order", ["client first", "endpoint first"])
 def test_worker_rests_in_every_state(tmp_path: Path, front: str, back: str, order: str) -> None:
-    """Whatever client and endpoint did, and whatever is pending, the worker rests; one record each at the end."""
-    with small_gateway(tmp_path, front, back) as (gateway, address, endpoint):
+    """Whatever client and endpoint did, and whatever is pending, the worker rests, and writes a record each."""
+    with small_gateway(tmp_path, front, back) as (gateway, address, endpoint), ExitStack() as sockets:
         cases = []
         for row in TABLE:
-            client = connect(address, receive=SMALL_BUFFER)
-            cases.append(Case(*row, client, endpoint.accept()))
+            client = sockets.enter_context(connect(address, receive=SMALL_BUFFER))
+            cases.append(Case(*row, client, sockets.enter_context(endpoint.accept())))
         fill(cases)
         for case in cases:
             if order == "client first":
@@ -164,7 +164,7 @@ def drain(cases: list[Case]) -> None:
 @pytest.mark.parametrize("back", ["tcp", "unix"])
 @pytest.mark.parametrize("front", ["tcp", "unix"])
 def test_orderly_ends_lose_nothing(tmp_path: Path, front: str, back: str) -> None:
-    """In every state that only holds FINs, all that was sent arrives, and the record counts each way exactly."""
+    """Where only FINs are held, all that was sent arrives, and the record counts each way exactly."""
     with small_gateway(tmp_path, front, back) as (gateway, address, endpoint):
         (worker,) = gateway.workers
         for number, (first, pending) in enumerate(product(("client", "endpoint"), PENDING)):

@@ -2,7 +2,7 @@
 
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.problem import Place, Problem, printable, quoted
@@ -31,6 +31,7 @@ def test_problems_sort_by_place() -> None:
         assert sorted(shuffled) == problems
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_printable_is_printable_and_stays(text: str) -> None:
     """Nothing that steers a terminal is left, and a second time changes nothing."""

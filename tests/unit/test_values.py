@@ -1,7 +1,7 @@
 """Addresses and durations."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.values import (
@@ -130,6 +130,7 @@ def test_a_wrong_address_is_explained(
         assert hint in (caught.value.hint or "")
 
 
+@settings(deadline=None)
 @given(written.addresses())
 def test_canonical_text_reads_back(text: str) -> None:
     """str() of any address that reads is text for the same address."""
@@ -142,6 +143,7 @@ def test_canonical_text_reads_back(text: str) -> None:
         assert str(kind.parse(str(address))) == str(address)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_read_or_explained(text: str) -> None:
     """No text, however odd, raises anything but Misread, and what it says is fit for a terminal."""
@@ -248,6 +250,7 @@ def test_a_wrong_duration_is_explained(text: str, what: str, hint: str) -> None:
     assert hint in (caught.value.hint or "")
 
 
+@settings(deadline=None)
 @given(st.integers(1, MS_OF_YEAR))
 def test_every_millisecond_formats_and_reads_back(milliseconds: int) -> None:
     """format_duration and parse_duration are inverse for every duration there is."""

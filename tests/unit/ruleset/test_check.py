@@ -1,6 +1,6 @@
 """Checks across rules, against the slow and obvious way."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.ruleset.check import check
@@ -37,9 +37,10 @@ listeners = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(listeners, max_size=3), max_size=5))
 def test_every_double_bind_is_found_and_no_other(listens: list[list[str]]) -> None:
-    """A listener is told to clash if and only if a listener before it, or one told to clash with it, binds the same."""
+    """Problems name exactly the listeners that bind what another one binds, the later of two first."""
     rules = seen(*((listen, []) for listen in listens))
     binds = [(path, address) for rule in rules for path, address in rule.listen]
     clashing = {
@@ -69,6 +70,7 @@ def test_ten_thousand_binds_of_one_port_are_each_told_once() -> None:
     assert {finding.other for finding in findings} == {("rule", 0, "listen", 0)}
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5), st.integers(1, 5))
 def test_a_range_fits_if_it_is_as_long(listen: int, to: int) -> None:
     """One target port serves any range; a range of targets is refused unless it is as long as listen's."""

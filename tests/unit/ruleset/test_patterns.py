@@ -16,11 +16,11 @@ TALLIED = ("runs backwards", "is too long", "host name of", "bytes long", "canno
 
 Parser = Callable[[str], object]
 
-NOTATIONS = [
-    (LISTEN, ListenAddress.parse, written.addresses()),
-    (TARGET, TargetAddress.parse, written.addresses()),
-    (DURATION, parse_duration, written.durations()),
-]
+NOTATIONS: dict[str, tuple[str, Parser, st.SearchStrategy[str]]] = {
+    "listen": (LISTEN, ListenAddress.parse, written.addresses()),
+    "target": (TARGET, TargetAddress.parse, written.addresses()),
+    "duration": (DURATION, parse_duration, written.durations()),
+}
 
 
 def refusal(parse: Parser, text: str) -> str:
@@ -37,14 +37,12 @@ def test_every_difference_is_tallied() -> None:
     assert len(DIFFERENCES) == len(TALLIED)
 
 
-@pytest.mark.parametrize("notation", NOTATIONS, ids=["listen", "target", "duration"])
+@pytest.mark.parametrize("notation", NOTATIONS)
 @settings(deadline=None, max_examples=600)
 @given(data=st.data())
-def test_pattern_and_parser_agree(
-    notation: tuple[str, Parser, st.SearchStrategy[str]], data: st.DataObject
-) -> None:
+def test_pattern_and_parser_agree(notation: str, data: st.DataObject) -> None:
     """A pattern takes what its parser takes, and beyond that only what is listed as a difference."""
-    pattern, parse, texts = notation
+    pattern, parse, texts = NOTATIONS[notation]
     text = data.draw(texts)
     matches = re.search(pattern, text) is not None
     refused = refusal(parse, text)
@@ -73,3 +71,19 @@ def test_every_port_is_in_the_pattern() -> None:
     listen, target = re.compile(LISTEN), re.compile(TARGET)
     assert [port for port in range(70_000) if listen.search(f":{port}")] == list(range(65_536))
     assert [port for port in range(70_000) if target.search(f"a:{port}")] == list(range(1, 65_536))
+
+
+def test_every_shape_of_an_ipv6_address() -> None:
+    """Pattern and parser agree on any number of groups, around `::` or not, with IPv4 at the end or not."""
+    for before in range(10):
+        for after in (*range(10), None):
+            for tail in ("", "10.0.0.5"):
+                groups = ["1"] * before, ["2"] * (after or 0) + [tail] * bool(tail)
+                text = ":".join(groups[0] + groups[1]) if after is None else "::".join(map(":".join, groups))
+                for zone in ("", "%eth0"):
+                    address = f"[{text}{zone}]:80"
+                    assert bool(re.search(LISTEN, address)) == (not refusal(ListenAddress.parse, address)), (
+                        address
+                    )
+                    local = address.replace("[1", "[fe80").replace("[:", "[fe80:")
+                    assert bool(re.search(LISTEN, local)) == (not refusal(ListenAddress.parse, local)), local

@@ -76,7 +76,7 @@ GOOD = TEXT.replace(" ; end", "")
     ],
 )
 def test_every_key_and_value_has_its_place(path: Path, value: tuple[int, str], key: tuple[int, str]) -> None:
-    """Keys, values and headers are found in tables, lists of tables, inline tables, arrays and dotted keys."""
+    """Keys, values and headers are found in every kind of table and list, and below dotted keys."""
     assert spot(path, text=GOOD) == value
     assert spot(path, at_key=True, text=GOOD) == key
 

@@ -14,7 +14,9 @@ WEB = '[[rule]]\nname = "web"\nlisten = ":80"\nto = "10.0.0.5:80"\n'
 
 def many(count: int) -> bytes:
     """Give a right ruleset of so many rules."""
-    rule = '[[rule]]\nname = "r{0}"\nlisten = ["0.0.0.0:{0}", "[::]:{0}"]\nto = "10.0.0.5:{0}"\nidle_timeout = "5m"\n'
+    rule = (
+        '[[rule]]\nname = "r{0}"\nlisten = ["0.0.0.0:{0}", "[::]:{0}"]\nto = "a:{0}"\nidle_timeout = "5m"\n'
+    )
     return "".join(rule.format(port) for port in range(1, count + 1)).encode()
 
 
@@ -48,16 +50,23 @@ def test_equal_text_gives_equal_rulesets() -> None:
     assert read(many(20), "f") != read(many(21), "f")
 
 
-@pytest.mark.parametrize("wrong", ['listen = ":80"', 'to = "10.0.0.5:80"', "[[rule]]"])
-def test_one_mistake_hides_no_other(wrong: str) -> None:
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("listen =", "lisen ="),
+        ("to =", "# to ="),
+        ("a:80", "a"),
+        (":80", ":99999"),
+        ('"r', '"r '),
+        ("to", "x = 1\nto"),
+    ],
+)
+def test_one_mistake_hides_no_other(right: str, wrong: str) -> None:
     """Every one of a hundred rules with the same mistake is told."""
-    rules = [f'[[rule]]\nname = "r{i}"\nlisten = ":{i}"\nto = "10.0.0.5:80"\n' for i in range(1, 101)]
-    text = "".join(rule.replace(wrong.split(" =")[0], f"x{wrong.split(' =')[0]}", 1) for rule in rules)
-    if wrong == "[[rule]]":
-        text = "".join(f"{rule}bogus = 1\n" for rule in rules)
-    problems = read(text.encode(), "f")
+    text = "".join(f'[[rule]]\nname = "r{i}"\nlisten = ":{i}"\nto = "a:80"\n' for i in range(1, 101))
+    problems = read(text.replace(right, wrong).encode(), "f")
     assert isinstance(problems, tuple)
-    assert len({problem.key.partition(".")[0] for problem in problems}) == 100
+    assert {problem.key.partition(".")[0] for problem in problems} == {f"rule[{i}]" for i in range(100)}
 
 
 def test_problems_come_in_the_order_of_the_text() -> None:
@@ -79,13 +88,13 @@ def test_problems_name_the_file_they_are_told() -> None:
 
 
 def test_a_good_ruleset_needs_no_tomlkit() -> None:
-    """Reading a right file imports neither tomlkit nor difflib's company: a gateway starts without them."""
+    """Reading a right file imports no tomlkit: a gateway starts without it."""
     code = (
         "import sys\n"
         "from appliance.ruleset import Ruleset, read\n"
         f"assert isinstance(read({WEB.encode()!r}, 'f'), Ruleset)\n"
         "print('tomlkit' in sys.modules)\n"
-        f"read(b'x = 1', 'f')\n"
+        "read(b'x = 1', 'f')\n"
         "print('tomlkit' in sys.modules)\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

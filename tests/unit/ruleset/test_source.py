@@ -1,7 +1,7 @@
 """Places in a text."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.ruleset.source import Source
@@ -30,6 +30,7 @@ def test_an_index_has_a_place(index: int, line: int, column: int, excerpt: str) 
     assert (place.line, place.column, place.excerpt) == (line, column, excerpt)
 
 
+@settings(deadline=None)
 @given(st.text("ab\n\r", max_size=30), st.data())
 def test_every_character_is_found_at_its_place(text: str, data: st.DataObject) -> None:
     """The place of an index leads back to that index, or to the end of its line where a CR was taken off."""
@@ -41,6 +42,7 @@ def test_every_character_is_found_at_its_place(text: str, data: st.DataObject) -
     assert start + place.column - 1 in {index, index - 1}
 
 
+@settings(deadline=None)
 @given(st.text("ab\n", max_size=20), st.integers(-3, 30), st.integers(-3, 30))
 def test_any_line_and_column_is_drawn_into_the_text(text: str, line: int, column: int) -> None:
     """A place is always within the text, whatever a parser claims."""

@@ -1,0 +1,236 @@
+"""Whatever a ruleset file holds: a ruleset or problems, never anything else."""
+
+import re
+import tomllib
+
+import tomlkit
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from appliance.cli.problems import as_json, render
+from appliance.problem import Problem
+from appliance.ruleset import Ruleset, read
+from appliance.ruleset.schema import json_schema
+from tests.unit.ruleset import written
+
+SCHEMA = Draft202012Validator(json_schema())
+
+WHOLE_FILE = re.compile(
+    r"is already the name of a rule|is already taken by|, where .* has|leads back to"
+    r"|runs backwards|is too long|host name of \d+ characters|bytes long|cannot be dialled"
+)
+"""What only the reader checks: across keys and rules, and DIFFERENCES of the patterns."""
+
+SEED = """\
+# comment
+[gateway]
+workers = 4 # cores
+drain_timeout = "30s"
+
+[defaults]
+idle_timeout = "1h"
+protocol = 'tcp'
+
+[[rule]]
+name = "web"
+listen = ["0.0.0.0:80", "[::]:80", "unix:/run/web.sock"]
+to = "10.0.0.5:80"
+
+[[rule]]
+name = "voice"
+listen = "192.0.2.1:16384-16483"
+to = ["db.internal:5432-5531"]
+connect_timeout = "250ms"
+"""
+
+PIECES = [
+    *(
+        "[",
+        "]",
+        "[[",
+        "]]",
+        "{",
+        "}",
+        "=",
+        ".",
+        ",",
+        '"',
+        "'",
+        '"""',
+        "\\",
+        "\n",
+        "\r\n",
+        "\r",
+        "\t",
+        " ",
+        "#",
+    ),
+    *(
+        "\0",
+        "\x1b[2J",
+        "\u202e",
+        "\ufeff",
+        "é",
+        "🚪",
+        "rule",
+        "[rule]",
+        "[[rule]]",
+        "[gateway]\n",
+        "name",
+        "to",
+    ),
+    *(
+        "listen",
+        ':80"',
+        "true",
+        "1e9",
+        "inf",
+        "0x1F",
+        "2026-01-02",
+        "07:30:00",
+        "workers",
+        "idle_timeout",
+        "a.b",
+    ),
+]
+
+
+def outcome(text: bytes) -> Ruleset | tuple[Problem, ...]:
+    """Read a text and hold what is promised for any: problems lie in the text, in order, and can be shown."""
+    result = read(text, "fuzz\x1b.toml")
+    if isinstance(result, Ruleset):
+        assert result.rules
+        return result
+    assert result
+    assert list(result) == sorted(result)
+    lines = text.removeprefix(b"\xef\xbb\xbf").decode(errors="replace").split("\n")
+    for problem in result:
+        assert 1 <= problem.place.line <= len(lines)
+        assert problem.place.excerpt == lines[problem.place.line - 1].removesuffix("\r")
+        assert 1 <= problem.place.column <= len(problem.place.excerpt) + 1
+        assert len(problem.what) < 600
+        shown = render(problem)
+        assert shown.replace("\n", "").isprintable()
+        assert max(map(len, shown.split("\n"))) < 2000
+    as_json(result)
+    return result
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.binary(max_size=200))
+def test_any_bytes(text: bytes) -> None:
+    """Bytes of no meaning are read or explained."""
+    outcome(text)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=30).map("".join))
+def test_any_text(text: str) -> None:
+    """Text made of what TOML is made of is read or explained."""
+    outcome(text.encode())
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.data())
+def test_a_ruleset_with_damage(data: st.DataObject) -> None:
+    """A right ruleset with parts cut out, doubled, swapped or put in is read or explained."""
+    text = SEED
+    for _ in range(data.draw(st.integers(1, 4))):
+        begin, end = sorted(data.draw(st.tuples(*[st.integers(0, len(text))] * 2)))
+        end = min(end, begin + data.draw(st.sampled_from([0, 1, 5, 60])))
+        put = data.draw(st.sampled_from(["", text[begin:end] * 2, *PIECES]))
+        text = text[:begin] + put + text[end:]
+    outcome(text.encode())
+
+
+def test_the_seed_is_right() -> None:
+    """What is damaged is a right ruleset to begin with."""
+    assert isinstance(outcome(SEED.encode()), Ruleset)
+
+
+scalars = st.booleans() | st.integers(-5, 300) | st.floats() | st.text(max_size=5) | st.dates() | st.times()
+anything = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+)
+names = st.sampled_from(["a", "b", "web-1", "A.b_c", "x" * 63, "x" * 64, "", "-a", "a b", "a\n"])
+right_listen = st.sampled_from([":80", "0.0.0.0:80", "[::]:81", "127.0.0.1:0", "unix:/a", "[::1]:90-99"])
+right_to = st.sampled_from(["10.0.0.5:80", "a.b:90-99", "unix:/b", "[2001:db8::1]:1", "localhost:80"])
+right_duration = st.sampled_from(["5s", "1h30m", "250ms", "365d"])
+
+
+def mostly(right: st.SearchStrategy[object], nearly: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    """Give what is right, at times what nearly is, and seldom anything at all."""
+    return st.sampled_from([*[right] * 45, *[nearly] * 4, anything]).flatmap(lambda chosen: chosen)
+
+
+def one_or_many(right: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    """Give a value or a list of them."""
+    return right | st.lists(right, min_size=1, max_size=3)
+
+
+durations = mostly(right_duration, written.durations())
+protocols = mostly(st.just("tcp"), st.sampled_from(["udp", "TCP"]))
+times = {"connect_timeout": durations, "idle_timeout": durations, "protocol": protocols}
+unknown = {"zzz": anything, "admin": st.just("x")}
+gateway = st.fixed_dictionaries(
+    {},
+    optional={
+        "workers": mostly(st.just("auto") | st.integers(1, 256), st.integers(-1, 300)),
+        "drain_timeout": durations,
+    },
+)
+rules = st.fixed_dictionaries(
+    {
+        "name": names.flatmap(lambda name: mostly(st.uuids().map(str), st.just(name))),
+        "listen": mostly(one_or_many(right_listen), st.just([]) | one_or_many(written.addresses())),
+        "to": mostly(one_or_many(right_to), st.just([]) | one_or_many(written.addresses())),
+    },
+    optional=times,
+)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> dict[str, object]:
+    """Give whole documents: most keys right, a few nearly, some missing, some unknown."""
+    document: dict[str, object] = {"rule": draw(mostly(st.lists(rules, min_size=1, max_size=2), st.just([])))}
+    if draw(st.booleans()):
+        document["gateway"] = draw(
+            mostly(gateway, st.dictionaries(st.text(max_size=3), anything, max_size=2))
+        )
+    if draw(st.booleans()):
+        document["defaults"] = draw(st.fixed_dictionaries({}, optional=times))
+    tables = [document, *(table for table in document.values() if isinstance(table, dict))]
+    if isinstance(document["rule"], list):
+        tables += [rule for rule in document["rule"] if isinstance(rule, dict)]
+    table = draw(st.sampled_from(tables))
+    damage = draw(st.sampled_from([*["none"] * 9, "unknown", "missing"]))
+    if damage == "unknown":
+        table[draw(st.sampled_from(["zzz", "admin", "lisen", "Name", ""]))] = draw(anything)
+    elif damage == "missing" and table:
+        del table[draw(st.sampled_from(sorted(table)))]
+    return document
+
+
+def as_toml(document: dict[str, object]) -> str:
+    """Write a document as TOML; what tomlkit does not write so that it reads back is left aside."""
+    text = tomlkit.dumps(document)
+    try:
+        same = tomllib.loads(text) == document
+    except tomllib.TOMLDecodeError:
+        same = False
+    assume(same)
+    return text
+
+
+@settings(deadline=None, max_examples=600)
+@given(documents())
+def test_reader_and_schema_agree(document: dict[str, object]) -> None:
+    """What the reader takes the schema takes; what only the reader refuses has a listed reason."""
+    result = outcome(as_toml(document).encode())
+    is_valid = SCHEMA.is_valid(document)
+    if isinstance(result, Ruleset):
+        assert is_valid
+    elif is_valid:
+        assert [problem for problem in result if not WHOLE_FILE.search(problem.what)] == []

@@ -1,0 +1,66 @@
+"""The JSON Schema."""
+
+import re
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from appliance.ruleset.keys import HEADERS, keys_of
+from appliance.ruleset.schema import DIALECT, json_schema
+
+RULE = {"name": "web", "listen": ":80", "to": "10.0.0.5:80"}
+
+
+def test_it_is_a_schema() -> None:
+    """It says its dialect and is valid in it, and every pattern compiles."""
+    schema = json_schema()
+    assert schema["$schema"] == DIALECT
+    Draft202012Validator.check_schema(schema)
+    definitions = schema["$defs"]
+    assert isinstance(definitions, dict)
+    for name in ("Duration", "ListenAddress", "TargetAddress"):
+        re.compile(definitions[name]["pattern"])
+
+
+def test_an_editor_can_explain_every_key() -> None:
+    """Each key has description, examples and, where it may be left out, default; no other key is allowed."""
+    schema = json_schema()
+    definitions = schema["$defs"]
+    assert isinstance(definitions, dict)
+    assert schema["additionalProperties"] is False
+    for table in HEADERS:
+        definition = definitions[table.__name__]
+        assert definition["additionalProperties"] is False
+        assert list(definition["properties"]) == list(keys_of(table))
+        for key in keys_of(table).values():
+            told = definition["properties"][key.name]
+            assert (told["description"], told["examples"]) == (key.description, list(key.examples))
+            assert told.get("default") == key.default
+
+
+@pytest.mark.parametrize(
+    ("document", "is_valid"),
+    [
+        ({"rule": [RULE]}, True),
+        ({"rule": [{**RULE, "listen": [":80", "unix:/a"], "protocol": "tcp", "idle_timeout": "1h"}]}, True),
+        ({"gateway": {"workers": 256, "drain_timeout": "1s"}, "defaults": {}, "rule": [RULE]}, True),
+        ({}, False),
+        ({"rule": []}, False),
+        ({"rule": RULE}, False),
+        ({"rule": [{**RULE, "listen": []}]}, False),
+        ({"rule": [{**RULE, "listen": 80}]}, False),
+        ({"rule": [{**RULE, "name": "a\n"}]}, False),
+        ({"rule": [{**RULE, "idle_timeout": 5}]}, False),
+        ({"rule": [{**RULE, "protocol": "udp"}]}, False),
+        ({"rule": [{**RULE, "other": 1}]}, False),
+        ({"rule": [{"name": "web", "listen": ":80"}]}, False),
+        ({"gateway": {"workers": 0}, "rule": [RULE]}, False),
+        ({"gateway": {"workers": "many"}, "rule": [RULE]}, False),
+        ({"gateway": {"workers": True}, "rule": [RULE]}, False),
+        ({"defaults": {"listen": ":80"}, "rule": [RULE]}, False),
+        ({"tunnel": {}, "rule": [RULE]}, False),
+    ],
+)
+def test_it_tells_right_from_wrong(document: object, is_valid: bool) -> None:
+    """The schema takes a right document and refuses wrong ones; tests/fuzz compares it with the reader."""
+    assert Draft202012Validator(json_schema()).is_valid(document) is is_valid
