@@ -37,7 +37,7 @@ class _Spot:
 class _Recorder(Parser):
     """tomlkit's parser, noting where things begin.
 
-    It leans on four inner methods, which are called in the order of the text. Should a release of tomlkit
+    It leans on three inner methods, which are called in the order of the text. Should a release of tomlkit
     call them otherwise, places become coarser; tests/unit/ruleset/test_places.py notices.
     """
 
@@ -47,7 +47,6 @@ class _Recorder(Parser):
         self._within = [self.root]
         self._header: int | None = None
         self._named: tuple[list[str], int] | None = None
-        self._is_peeking = False
         self.repeated: tuple[int, int] | None = None
         """Where the first key or table that is given twice stands, both times."""
 
@@ -57,19 +56,10 @@ class _Recorder(Parser):
         self._header = self._idx
         return super()._parse_table(parent_name, parent)
 
-    def _peek_table(self) -> tuple[bool, Key]:
-        self._is_peeking = True
-        try:
-            return super()._peek_table()
-        finally:
-            self._is_peeking = False
-
     def _parse_key(self) -> Key:
         begin = self._idx
         key = super()._parse_key()
         names = [part.key for part in key]
-        if self._is_peeking:
-            return key
         if self._header is None:
             self._named = (names, begin)
         else:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -37,6 +38,7 @@ ABORT: Final = struct.pack("ii", 1, 0)
 HOSTS: Final = {"tcp4": "127.0.0.1", "tcp6": "::1"}
 
 
+@lru_cache(maxsize=12)
 def random_bytes(count: int, seed: int = 1) -> bytes:
     """Give bytes in which a lost, doubled or moved piece shows."""
     return random.Random(f"{count} {seed}").randbytes(count)
