@@ -3,6 +3,7 @@
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,13 +13,24 @@ import msgspec
 
 from bench.account import settled_cpu_seconds
 from bench.idle import endpoint_address, listening
-from bench.process import Address, Cores, FailedError, Program, answers_http, await_ready, free_port, on_core
+from bench.process import (
+    POLL_S,
+    Address,
+    Cores,
+    FailedError,
+    Program,
+    answers_http,
+    await_ready,
+    free_port,
+    on_core,
+)
 from bench.relays import BULK, DIRECT, HTTP, IDLE, Running, nginx_argv
 
 # A relay takes other endpoint addresses each time it is started, so that the time-wait sockets of one
 # measurement (60 s) stand in no later one's way: 28,000 client ports are per pair of addresses and ports.
 HOSTS = tuple(f"127.0.0.{number}" for number in range(1, 65))
 RUN_DEADLINE_S = 60.0
+RECORDS_DEADLINE_S = 5.0
 # iperf3 stops counting when the sender is done; what then fills the socket buffers of two connections
 # (tcp_rmem and tcp_wmem, 6 and 4 MiB each, and what a relay holds) is carried but not counted.
 IN_FLIGHT_BYTES = 64 * 1024 * 1024
@@ -221,13 +233,18 @@ def measure_requests(bench: Bench, relay: Running) -> Numbers:
     return many | _numbers("single", relay, *_wrk(bench, relay, 1, bench.scale.single_s))
 
 
+def _await_records(relay: Running, count: int) -> None:
+    """Wait for the log to hold `count` records (it is written in batches); FailedError when they do not come."""
+    deadline = time.monotonic() + RECORDS_DEADLINE_S
+    while relay.kind.record and (written := relay.records()) < count:
+        if time.monotonic() > deadline:
+            raise FailedError(f"{written} records where {count} are due: a log with gaps does not compare")
+        time.sleep(POLL_S)
+
+
 def measure_connections(bench: Bench, relay: Running) -> Numbers:
     """Open a connection for each request, 32 at a time: rate, relay CPU µs each, p50 and p99 in µs."""
     before = relay.records()
     report, cpu_s = _wrk(bench, relay, 32, bench.scale.connections_s, "-H", "Connection: close")
-    written = relay.records() - before
-    if relay.kind.record and written < report.requests:
-        raise FailedError(
-            f"{written} records for {report.requests} connections: a log with gaps does not compare"
-        )
+    _await_records(relay, before + report.requests)
     return _numbers("connections", relay, report, cpu_s)

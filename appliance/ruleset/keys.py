@@ -83,9 +83,15 @@ def unknown_hint(table: Table, name: str) -> str:
     if homes := _homes(name):
         return f"it belongs in {homes}"
     if meant := _alias(table, name) or _nearest(name):
-        if meant in keys_of(table):
-            return f"did you mean {_HEADER_OF.get(meant, meant) if table is File else meant}?"
-        return f"did you mean {meant}, in {_homes(meant)}?"
+        if table is File and meant in _HEADER_OF:
+            return f"did you mean {_HEADER_OF[meant]}?"
+        if meant in _HEADER_OF:
+            return f"did you mean {_HEADER_OF[meant]}, on a line of its own?"
+        return (
+            f"did you mean {meant}?"
+            if meant in keys_of(table)
+            else f"did you mean {meant}, in {_homes(meant)}?"
+        )
     if table is File:
         return f"a file has {', '.join(HEADERS.values())}"
     return f"{HEADERS[table]} has {', '.join(keys_of(table))}"

@@ -8,6 +8,7 @@ A worker that dies is started again at once; one that keeps dying, after a pause
 stay open here meanwhile, so its share of the clients waits in their queues.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -166,6 +167,9 @@ class Master:
                 for listening in bound.sockets:
                     if listening is not mine:
                         listening.close()
+            # What exists by now lives as long as the process: no collection need look at it again, nor
+            # write into pages that are shared with the master.
+            gc.freeze()
             Worker(
                 place.index,
                 self._binder.bound,

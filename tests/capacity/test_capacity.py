@@ -55,7 +55,7 @@ def line(process: "subprocess.Popen[str]") -> str:
     """Give the next line that a program says."""
     assert process.stdout is not None
     said = process.stdout.readline().strip()
-    assert said, f"{process.args} ended with {process.wait()}"
+    assert said, f"{process.args!r} ended with {process.wait()}"
     return said
 
 

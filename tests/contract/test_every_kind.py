@@ -175,7 +175,7 @@ def test_half_close(link: Link, way: str, payload: bytes) -> None:
 
 @both_ways
 def test_half_close_with_bytes_unsent_both_ways(link: Link, way: str) -> None:
-    """A FIN behind bytes that are still on their way overtakes none of them, and stops none that come back."""
+    """A FIN behind bytes still on their way overtakes none of them, and stops none that come back."""
     source, sink = ends(link, way)
     forth, back = random_bytes(2 * LARGE, 5), random_bytes(LARGE, 6)
 

@@ -44,4 +44,5 @@ def main(port: int, seed: int, first: int, count: int, at_once: int, report: Pat
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:6]), Path(sys.argv[6]))
+    _port, _seed, _first, _count, _at_once = map(int, sys.argv[1:6])
+    main(_port, _seed, _first, _count, _at_once, Path(sys.argv[6]))

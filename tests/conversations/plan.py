@@ -1,8 +1,8 @@
 """What a random conversation is: a pure function of a seed and a number, so both ends know it.
 
-Each end sends its own slice of one random block, in chunks, perhaps pausing, and ends as planned: with a FIN of
-its own accord, with a FIN only after the other's, or with RST in mid-stream. Sizes go from nothing to 8 MiB;
-most are small, so that 10,000 of them are some 5 GB.
+Each end sends its own slice of one random block, in chunks, perhaps pausing, and ends as planned: with a FIN
+of its own accord, with a FIN only after the other's, or with RST in mid-stream. Sizes go from nothing to
+8 MiB; most are small, so that 10,000 of them are some 5 GB.
 """
 
 import math

@@ -76,5 +76,3 @@ class Servers:
     def end(self) -> Report:
         """Have it end once its last conversation has, and say what it knows."""
         return _end(self._process, self._report)
-
-

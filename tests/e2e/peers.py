@@ -170,6 +170,15 @@ def read_to_reset(connection: socket.socket) -> bytes:
     raise AssertionError(f"an orderly EOF after {len(data)} bytes, not a reset")
 
 
+def turned_away(address: Address) -> bool:
+    """Connect, and say whether the connection is reset without a byte; that may show in connect(2) already."""
+    try:
+        with connect(address) as client:
+            return read_to_reset(client) == b""
+    except ConnectionResetError:
+        return True
+
+
 def is_refused(address: Address) -> bool:
     """Say whether a connect is refused right now."""
     try:

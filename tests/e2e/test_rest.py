@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.gateway import Gateway, rule, ruleset, wait_for
+from tests.e2e.gateway import PATIENCE, Gateway, rule, ruleset, wait_for
 from tests.e2e.peers import (
     SMALL_BUFFER,
     Address,
@@ -53,19 +53,29 @@ def fill(cases: list[Case], passes: int = 20) -> None:
     """Send in every case, the ways that are to be pending, until nothing is taken in so many passes."""
     quiet = 0
     piece = bytes(16384)
+    set_blocking(cases, blocking=False)
     while quiet < passes:
         before = sum(case.sent_up + case.sent_down for case in cases)
         for case in cases:
             with suppress(BlockingIOError):
                 while case.pending in {"up", "both"}:
-                    case.sent_up += case.client.send(piece, socket.MSG_DONTWAIT)
+                    case.sent_up += case.client.send(piece)
             with suppress(BlockingIOError):
                 while case.pending in {"down", "both"}:
-                    case.sent_down += case.endpoint.send(piece, socket.MSG_DONTWAIT)
+                    case.sent_down += case.endpoint.send(piece)
         after = sum(case.sent_up + case.sent_down for case in cases)
         quiet = quiet + 1 if after == before else 0
         with suppress(AssertionError):
             wait_for("a moment", lambda: False, timeout=0.01)
+    set_blocking(cases, blocking=True)
+
+
+def set_blocking(cases: list[Case], *, blocking: bool) -> None:
+    """Have the cases' sockets wait, with a deadline, or not."""
+    for case in cases:
+        for side in (case.client, case.endpoint):
+            if side.fileno() >= 0:
+                side.settimeout(PATIENCE if blocking else 0.0)
 
 
 def act(connection: socket.socket, what: str) -> None:
@@ -96,7 +106,7 @@ def small_gateway(folder: Path, front: str, back: str) -> Iterator[tuple[Gateway
 @pytest.mark.parametrize("front", ["tcp", "unix"])
 @pytest.mark.parametrize("order", ["client first", "endpoint first"])
 def test_worker_rests_in_every_state(tmp_path: Path, front: str, back: str, order: str) -> None:
-    """Whatever client and endpoint did, and whatever is pending, the worker rests, and writes a record each."""
+    """Whatever client and endpoint did, whatever is pending: the worker rests, and leaves a record each."""
     with small_gateway(tmp_path, front, back) as (gateway, address, endpoint), ExitStack() as sockets:
         cases = []
         for row in TABLE:
@@ -143,12 +153,13 @@ def assert_rests(gateway: Gateway, cases: list[Case]) -> None:
 
 def drain(cases: list[Case]) -> None:
     """Read every end to EOF or error by turns, and close it."""
+    set_blocking(cases, blocking=False)
     left = {side for case in cases for side in (case.client, case.endpoint) if side.fileno() >= 0}
 
     def all_read() -> bool:
         for side in tuple(left):
             try:
-                while side.recv(1 << 16, socket.MSG_DONTWAIT):
+                while side.recv(1 << 16):
                     pass
             except BlockingIOError:
                 continue

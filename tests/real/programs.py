@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 from appliance.observe.names import deviations
 from tests.e2e import needs
@@ -37,7 +38,7 @@ def find(name: str) -> str:
 
 
 def free_address() -> Address:
-    """Give a port at an address of 127.0.0.0/8 that is this process's own: nobody takes it before its server."""
+    """Give a port at an address of 127.0.0.0/8 that is our own: nobody takes it before its server."""
     high, low = divmod(os.getpid() % 65536, 256)
     host = f"127.{32 + next(_numbers) % 32}.{high}.{low}"
     with socket.socket() as probe:
@@ -98,7 +99,7 @@ def run(
     cwd: Path | None = None,
 ) -> bytes:
     """Run a client to its end and give its stdout; fail when it ends with another status."""
-    done = subprocess.run(
+    done: subprocess.CompletedProcess[bytes] = subprocess.run(
         command,
         input=stdin,
         capture_output=True,
@@ -113,7 +114,12 @@ def run(
     return done.stdout
 
 
-def as_user(user: pwd.struct_passwd | None) -> dict[str, int | list[int]]:
+def succeeds(command: Sequence[str]) -> bool:
+    """Run a program that asks a server whether it is ready."""
+    return not subprocess.run(command, timeout=LONGEST, check=False).returncode
+
+
+def as_user(user: pwd.struct_passwd | None) -> dict[str, Any]:
     """Give what Popen wants to become a user."""
     if user is None:
         return {}
@@ -137,9 +143,7 @@ def folder_of(user: pwd.struct_passwd | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def records(
-    gateway: Gateway, rule: str, count: int = 1, causes: Collection[str] = ORDERLY
-) -> list[Record]:
+def records(gateway: Gateway, rule: str, count: int = 1, causes: Collection[str] = ORDERLY) -> list[Record]:
     """Wait for a rule's session records; check that there are `count`, and what each of them says."""
 
     def found() -> list[Record]:

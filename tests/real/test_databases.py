@@ -1,6 +1,5 @@
 """PostgreSQL and Redis, with the benchmarks they come with."""
 
-import os
 import random
 import signal
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from tests.real.programs import (
     records,
     run,
     running,
+    succeeds,
 )
 
 CLIENTS = 8
@@ -44,20 +44,17 @@ def postgres() -> Iterator[Address]:
             "shared_buffers": "16MB",
             "max_connections": 2 * CLIENTS,
         }
-        words = sum((["-c", f"{key}={value}"] for key, value in settings.items()), [])
+        words = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         is_ready = [find("pg_isready"), "-q", "-h", host, "-p", str(port)]
 
-        def ready() -> bool:
-            return not os.spawnv(os.P_WAIT, is_ready[0], is_ready)
-
         command = [server, "-D", str(data), *words]
-        with running(command, ready, folder, user=user, stop=signal.SIGINT):
+        with running(command, lambda: succeeds(is_ready), folder, user=user, stop=signal.SIGINT):
             yield host, port
 
 
 @pytest.mark.timeout(300)
 def test_pgbench(postgres: Address) -> None:
-    """pgbench fills its tables and runs every transaction, in sessions that last and in one for each."""
+    """The benchmark runs every transaction, in sessions that last and in sessions of one transaction each."""
     pgbench = find("pgbench")
     with Gateway.start(ruleset(rule("db", "{}:{}".format(*postgres)))) as gateway:
         where = ["-h", "127.0.0.1", "-p", str(gateway.port("db")), "-U", "postgres", "postgres"]

@@ -81,7 +81,7 @@ def gateway(nginx: Nginx) -> Iterator[Gateway]:
 
 
 def curl(*words: str) -> list[dict[str, Any]]:
-    """Run curl; give what it reports of each transfer (`--write-out`, in curl(1))."""
+    """Transfer, and give what the program reports of each transfer: `--write-out` in its manual."""
     silent = ["--silent", "--show-error", "--fail", "--noproxy", "*", "--header", "Expect:"]
     said = run([find("curl"), "--disable", *silent, "--write-out", "%{json}\n", *words])
     return [json.loads(line) for line in said.splitlines()]

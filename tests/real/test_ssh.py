@@ -40,8 +40,8 @@ class Sshd:
             "BatchMode": "yes",
             "Port": port,
         }
-        words = [["-o", f"{key}={value}"] for key, value in options.items()]
-        return ["-F", "none", *sum(words, [])]
+        words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+        return ["-F", "none", *words]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,11 @@ def test_git_clone(sshd: Sshd, gateway: Gateway, tmp_path: Path) -> None:
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_SSH_COMMAND": " ".join([find("ssh"), *sshd.options(gateway.port("ssh"))]),
-        **{f"GIT_{who}_{what}": "a@b.example" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+        **{
+            f"GIT_{who}_{what}": "a@b.example"
+            for who in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")
+        },
     }
     origin, clone = tmp_path / "origin", tmp_path / "clone"
     run([git, "init", "-q", str(origin)], env=env)

@@ -31,6 +31,7 @@ MS_OF_YEAR = 365 * 86_400_000
         (":80-80", ListenAddress("", 80, 80)),
         ("unix:/run/web.sock", ListenAddress(path="/run/web.sock")),
         ("unix:///run//web.sock", ListenAddress(path="/run/web.sock")),
+        ("unix:/" + "x" * 106, ListenAddress(path="/" + "x" * 106)),
     ],
 )
 def test_a_listen_address_reads(text: str, address: ListenAddress) -> None:

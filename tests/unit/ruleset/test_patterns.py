@@ -66,6 +66,14 @@ def test_a_difference_is_one(pattern: str, parse: Parser, text: str, tallied: st
     assert tallied in refusal(parse, text)
 
 
+@pytest.mark.parametrize(("pattern", "text"), [(LISTEN, ":80"), (TARGET, "a:80"), (DURATION, "5s")])
+def test_a_pattern_is_the_whole_text(pattern: str, text: str) -> None:
+    """Nothing may stand before or after what a pattern takes, a line end neither."""
+    assert re.search(pattern, text)
+    for other in (f" {text}", f"{text} ", f"{text}\n", f"\n{text}", f"{text}\n{text}"):
+        assert not re.search(pattern, other)
+
+
 def test_every_port_is_in_the_pattern() -> None:
     """The digits of the port pattern have no gap: it takes exactly the ports there are."""
     listen, target = re.compile(LISTEN), re.compile(TARGET)
