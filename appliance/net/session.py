@@ -7,7 +7,8 @@ through `end`, once: it stops what the stage had going, hands both sockets to th
 record written. Whoever asks a second time is too late, and does nothing.
 
 The deadline is one, armed at accept and looked at when it fires (`timers`): while dialling it is that of the
-endpoint being tried, afterwards idle_timeout after the last byte.
+endpoint being tried, afterwards idle_timeout after the last byte. Usually connect_timeout is the shorter one,
+and the deadline of the dial is left armed to be the first look at idleness.
 """
 
 from collections.abc import Callable
@@ -129,6 +130,9 @@ class Session:
         self.connection = connection
         self.connect_seconds = reactor.now - dialling.started
         self._leave_dial(dialling)
+        if reactor.now + route.idle_timeout < dialling.deadline:  # the first look would come too late
+            reactor.timers.cancel(self._slot, self)
+            self._slot = reactor.arm(reactor.now + route.idle_timeout, self)
         self.up = up = Direction(relay, self, self.client, connection)
         self.down = down = Direction(relay, self, connection, self.client)
         up.back, down.back = down, up
