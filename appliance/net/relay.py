@@ -30,7 +30,8 @@ delivered first.
 EPOLLHUP and EPOLLERR cannot be switched off. HUP means both FINs have passed, or that a unix peer closed:
 there may be bytes to read before the end, so with IN on it is a reason to read, never to close (a first
 prototype lost the end of 32 of 132 transfers). With IN off it would be reported in every turn: the fd
-leaves the epoll set and comes back with its interest. ERR with IN off is a reset.
+leaves the epoll set and comes back with its interest. ERR with IN off is a reset; but where nothing can be
+written to that side any more it tells no more than reading the rest will, and is treated as HUP.
 """
 
 import errno
@@ -156,9 +157,9 @@ class Direction:
         if self.interest & IN:
             if events & ~OUT:
                 self.fill()
-        elif events & ERR:
+        elif events & ERR and not self.back.ended:
             self.session.relay_reset(self, as_sink=False)
-        elif events & HUP:
+        elif events & (ERR | HUP):
             self._hang_up()
 
     def on_fault(self) -> None:
@@ -166,7 +167,10 @@ class Direction:
         self.session.on_fault()
 
     def _hang_up(self) -> None:
-        """HUP with nothing to read for now: leave the epoll set, unless the sink role can make use of it."""
+        """HUP or ERR, and nothing may be read for now: leave the epoll set, unless its sink role explains it.
+
+        The fd comes back when what is held has gone, is read to its end, and recv(2) tells which end it is.
+        """
         if self.back.held:
             self.back.flush()
         elif not self.detached:

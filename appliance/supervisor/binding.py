@@ -1,7 +1,7 @@
 """Binding: the listen addresses of a ruleset become listening sockets, all or none.
 
-The master binds and keeps every socket, one per worker and address, each with SO_REUSEPORT: the kernel
-spreads the clients over them by hash, and a worker's death or restart loses nobody who waits in its socket's queue.
+The master binds and keeps all sockets, one per worker and address, each with SO_REUSEPORT: the kernel spreads
+the clients over them by hash, and a worker's death loses nobody who waits in its socket's queue.
 (One socket shared by all workers, with EPOLLEXCLUSIVE, wakes the last waiter first and piles the load on it.)
 A unix socket, and one that came from outside, exists once: those are shared.
 
@@ -227,6 +227,7 @@ def _remove_stale(path: Path) -> None:
         if not stat.S_ISSOCK(path.stat().st_mode):
             return
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)  # a listener whose backlog is full would keep us waiting
             probe.connect(str(path))
     except ConnectionRefusedError:
         path.unlink()
@@ -243,8 +244,11 @@ def inherited_sockets() -> list[socket.socket]:
         return []
     taken = []
     for fd in range(FIRST_INHERITED, FIRST_INHERITED + int(count)):
-        os.set_inheritable(fd, False)
-        passed = socket.socket(fileno=fd)
+        try:
+            os.set_inheritable(fd, False)
+            passed = socket.socket(fileno=fd)
+        except OSError:  # EBADF, ENOTSOCK: a FIFO or a file that was meant for something else
+            continue
         if passed.type == socket.SOCK_STREAM and passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             taken.append(passed)
         else:

@@ -8,6 +8,7 @@ A worker that dies is started again at once; one that keeps dying, after a pause
 stay open here meanwhile, so its share of the clients waits in their queues.
 """
 
+import errno
 import gc
 import os
 import signal
@@ -78,7 +79,7 @@ class Master:
             )
         self._journal.wrote()
         for place in self._places:
-            self._start(place)
+            self._fill(place)
         try:
             self._reactor.run()
         finally:
@@ -133,11 +134,32 @@ class Master:
 
     # -- workers --------------------------------------------------------------------------------------
 
+    def _fill(self, place: Place) -> None:
+        """Start a worker in its place, or try again later: memory, processes or fds may be short for now."""
+        if self._stops or place.pid:
+            return
+        try:
+            self._start(place)
+        except OSError as error:
+            pause = max(self._next_pause(place), FIRST_PAUSE)
+            place.started = self._reactor.now
+            name = errno.errorcode.get(error.errno or 0, str(error))
+            self._log.warning(
+                Event.WARNING, message="cannot start a worker yet", worker=place.index, error=name
+            )
+            self._journal.wrote()
+            self._reactor.arm(self._reactor.now + pause, _Refill(place, self._fill))
+
     def _start(self, place: Place) -> None:
-        """Fork a worker into its place."""
+        """Fork a worker into its place. Raises OSError."""
         mine, theirs = line_pair()
         self._log.flush()  # or the worker would inherit the lines
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            mine.close()
+            theirs.close()
+            raise
         if not pid:
             mine.close()
             self._become_worker(place, theirs)
@@ -152,10 +174,10 @@ class Master:
         status = 1
         try:
             signal.set_wakeup_fd(-1)
-            # The terminal sends SIGINT and SIGHUP to all; the master is the one who decides. SIGTERM to a
-            # worker alone is taken for an order to drain: the same as the master's end.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            # A terminal and a service manager signal the whole group; the master is the one who decides. A
+            # worker that drained on its own would leave its queue to nobody until it has ended.
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._wakeup.close()
             for other in self._places:
@@ -225,7 +247,7 @@ class Master:
         else:
             pause = self._next_pause(place)
             self._log.warning(Event.WORKER_ENDED, worker=place.index, pid=pid, **how, restart_ms=pause * 1000)
-            self._reactor.arm(self._reactor.now + pause, _Restart(place, self._restart))
+            self._reactor.arm(self._reactor.now + pause, _Refill(place, self._fill))
         self._journal.wrote()
 
     def _next_pause(self, place: Place) -> float:
@@ -234,10 +256,6 @@ class Master:
         pause = place.pause
         place.pause = min(max(pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
         return pause
-
-    def _restart(self, place: Place) -> None:
-        if not self._stops and not place.pid:
-            self._start(place)
 
     def _report_fault(self, fault: BaseException) -> None:
         self._log.error(Event.INTERNAL_ERROR, exc_info=fault)
@@ -287,18 +305,18 @@ class _Replies:
         """Nothing ends."""
 
 
-class _Restart:
+class _Refill:
     """A pause before a place is filled again."""
 
-    __slots__ = ("_place", "_restart")
+    __slots__ = ("_fill", "_place")
 
-    def __init__(self, place: Place, restart: Callable[[Place], None]) -> None:
+    def __init__(self, place: Place, fill: Callable[[Place], None]) -> None:
         self._place = place
-        self._restart = restart
+        self._fill = fill
 
     def on_deadline(self, now: float) -> None:  # noqa: ARG002
         """Fill it."""
-        self._restart(self._place)
+        self._fill(self._place)
 
     def on_fault(self) -> None:
         """Nothing ends."""
