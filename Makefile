@@ -23,7 +23,7 @@ check: $(VENV)/dev.done ## Format, lint, types, layers, unit tests: under a minu
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/unit tests/cases
 
 test: check ## Everything: as check, and fuzz, contract, end to end, real programs

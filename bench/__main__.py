@@ -17,10 +17,12 @@ from bench.process import Cores
 from bench.relays import KINDS, PORTWAY, version
 from bench.report import Results, document, table
 from bench.run import LOADS, Run, say
+from bench.slab import readable
 
+CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 DESCRIPTORS = 20_000
-FULL = Scale(bulk_bytes=3_000_000_000, requests_s=2, single_s=1, connections_s=2, sessions=3_000)
-QUICK = Scale(bulk_bytes=1_000_000_000, requests_s=1, single_s=1, connections_s=1, sessions=1_000)
+FULL = Scale(bulk_bytes=2_000_000_000, requests_s=2, single_s=1, connections_s=2, sessions=3_000)
+QUICK = Scale(bulk_bytes=1_000_000_000, requests_s=1, single_s=1, connections_s=1, sessions=3_000)
 
 
 class Names(click.ParamType[tuple[str, ...]]):
@@ -55,6 +57,7 @@ def describe(repeat: int, scale: Scale, cores: Cores) -> dict[str, object]:
     """Where and how this run was made, to be kept beside its numbers."""
     return {
         "kernel": platform.release(),
+        "congestion_control": CONGESTION_CONTROL.read_text().strip(),
         "python": platform.python_version(),
         "cores": len(os.sched_getaffinity(0)),
         "pinned": msgspec.to_builtins(cores),
@@ -88,7 +91,7 @@ def write(path: Path, report: Mapping[str, object]) -> None:
 @click.option("--repeat", type=click.IntRange(1), default=None, help="Repetitions: 5, with --quick 2.")
 @click.option("--quick", is_flag=True, help="A look in about a minute: less of each load, fewer repetitions.")
 @click.option(
-    "--pin/--no-pin", default=None, show_default=True, help="The relay on one core, the load on another."
+    "--pin/--no-pin", default=None, help="The relay on one core, the load on another (where there are two)."
 )
 @click.option("--detail", is_flag=True, help="Kernel memory per idle session by slab cache as well.")
 @click.option(
@@ -106,6 +109,8 @@ def main(
     """Measure Portway beside direct, nginx stream, HAProxy and socat; exit 1 if anything was discarded."""
     # What was started is ended on the way out, and SIGTERM is to be a way out as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # Debian keeps nginx and haproxy where an ordinary user's PATH does not look.
+    os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     if missing := absent_tools():
         raise click.ClickException(f"the loads need {', '.join(missing)}")
     descriptors = allow_descriptors(DESCRIPTORS)
@@ -114,6 +119,7 @@ def main(
     cores, absent = choose_cores(os.sched_getaffinity(0), pin=pin), absences(relays)
     for key, reason in absent.items():
         say(f"ABSENT {KINDS[key].title}: {reason}")
+    unread = {} if readable() else {"kernel memory": "only root may read /proc/slabinfo"}
     setting = describe(repeat, scale, cores)
     present = tuple(key for key in relays if key not in absent)
     with (
@@ -123,7 +129,13 @@ def main(
         run = Run(bench, [KINDS[key] for key in present], only, Path(name))
         run.repeat(repeat)
     results = Results(
-        present, run.samples, run.median_caches(), absent | run.failed, run.discarded, setting, run.quiet()
+        present,
+        run.samples,
+        run.median_caches(),
+        absent | run.failed | unread,
+        run.discarded,
+        setting,
+        run.quiet(),
     )
     write(json_path, document(results))
     print(table(results, detail=detail))

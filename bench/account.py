@@ -143,7 +143,10 @@ class Disturbance:
     def share(self) -> float:
         """Others' part of all the cores' time so far."""
         elapsed = time.monotonic() - self._start
-        return max(0.0, others_seconds() - self._others) / (elapsed * self._cores)
+        share = (others_seconds() - self._others) / (elapsed * self._cores)
+        # A process waited for while we read is in neither its own account nor yet in its parent's: all it
+        # ever used seems to appear, or vanish, with the next reading.
+        return min(1.0, max(0.0, share))
 
 
 def settled_cpu_seconds(roots: tuple[int, ...], *, reap: bool) -> float:

@@ -73,12 +73,12 @@ def _open(entry: Address, endpoint: socket.socket, count: int, held: ExitStack) 
         _exchange(server, client)
 
 
-def _steady_caches() -> dict[str, int]:
+def _steady_caches(*, forks: bool) -> dict[str, int]:
     deadline = time.monotonic() + STEADY_DEADLINE_S
-    caches = read_caches()
+    caches = read_caches(forks=forks)
     while time.monotonic() < deadline:
         time.sleep(STEADY_INTERVAL_S)
-        before, caches = caches, read_caches()
+        before, caches = caches, read_caches(forks=forks)
         if abs(sum(caches.values()) - sum(before.values())) <= STEADY_BYTES:
             break
     return caches
@@ -88,10 +88,10 @@ def _hold(relay: Running, entry: Address, endpoint: socket.socket, sessions: int
     with ExitStack() as held:
         try:
             _open(entry, endpoint, warm, held)
-            caches, user = _steady_caches(), _resting_user_bytes(relay)
+            caches, user = _steady_caches(forks=relay.kind.forks), _resting_user_bytes(relay)
             _open(entry, endpoint, sessions, held)
             user = _resting_user_bytes(relay) - user
-            return Held(sessions, user, grown(caches, _steady_caches()))
+            return Held(sessions, user, grown(caches, _steady_caches(forks=relay.kind.forks)))
         except OSError as error:
             raise FailedError(f"idle sessions: {error}") from error
 

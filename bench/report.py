@@ -76,20 +76,18 @@ def _latencies(load: str) -> tuple[Metric, ...]:
     )
 
 
+def _bulk(metric: str) -> tuple[Metric, ...]:
+    return (
+        Metric(f"{metric}_gbps", "throughput", "Gbit/s", 1, more_is_better=True),
+        Metric(f"{metric}_cpu", "relay CPU", "s/GB", 3),
+    )
+
+
 SECTIONS: tuple[tuple[str, tuple[Metric, ...]], ...] = (
-    (
-        "Bulk, client to endpoint",
-        (
-            Metric("bulk_up_gbps", "throughput", "Gbit/s", 1, more_is_better=True),
-            Metric("bulk_up_cpu", "relay CPU", "s/GB", 3),
-        ),
-    ),
-    (
-        "Bulk, endpoint to client",
-        (
-            Metric("bulk_down_gbps", "throughput", "Gbit/s", 1, more_is_better=True),
-            Metric("bulk_down_cpu", "relay CPU", "s/GB", 3),
-        ),
+    *(
+        (f"Bulk, {streams}, {way}", _bulk(metric))
+        for streams, metric_of in (("1 stream", "bulk"), ("4 streams", "bulk4"))
+        for way, metric in (("to the endpoint", f"{metric_of}_up"), ("to the client", f"{metric_of}_down"))
     ),
     (
         "Keep-alive requests, 32 clients",
@@ -126,8 +124,10 @@ SECTIONS: tuple[tuple[str, tuple[Metric, ...]], ...] = (
 )
 
 TARGETS = (
-    Target("bulk_up_cpu", "bulk CPU per byte, client to endpoint", 0.65, SPLICE),
-    Target("bulk_down_cpu", "bulk CPU per byte, endpoint to client", 0.65, SPLICE),
+    Target("bulk_up_cpu", "bulk CPU per byte, 1 stream, to the endpoint", 0.65, SPLICE),
+    Target("bulk_down_cpu", "bulk CPU per byte, 1 stream, to the client", 0.65, SPLICE),
+    Target("bulk4_up_cpu", "bulk CPU per byte, 4 streams, to the endpoint", 0.65, SPLICE),
+    Target("bulk4_down_cpu", "bulk CPU per byte, 4 streams, to the client", 0.65, SPLICE),
     Target("requests_cpu", "CPU per keep-alive request, 32 clients", 1.05),
     Target("connections_cpu", "CPU per connection", 1.10),
     Target("idle_total", "memory per idle session, user and kernel", 0.6),

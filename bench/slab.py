@@ -1,11 +1,10 @@
 """Kernel memory: what the slab allocator holds, cache by cache."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 SLABINFO = Path("/proc/slabinfo")
-MEMINFO = Path("/proc/meminfo")
-WHOLE = "Slab"
 
 # Caches no idle session lives in: files and block devices of whatever else the machine does, our own
 # reading of /proc, and what earlier loads left behind for a minute (time-wait sockets). The rest is summed.
@@ -14,6 +13,29 @@ FOREIGN = (
     "inode_cache", "shmem_inode", "fuse", "overlay", "ovl_", "blkdev", "request_queue", "names_cache",
     "file_lock", "fscrypt", "mb_cache", "isofs", "fat_", "dm_", "scsi", "sgpool", "tw_sock", "request_sock",
 )  # fmt: skip
+
+# What a process is made of. Part of a session's price only where a session is a process; otherwise it is
+# other programs' starting and ending. (Not anon_vma_chain: the kernel keeps epoll's wait entries in it too.)
+PROCESS = frozenset(
+    [
+        "anon_vma",
+        "cred",
+        "cred_jar",
+        "files_cache",
+        "fs_cache",
+        "maple_node",
+        "mm_struct",
+        "pid",
+        "pidfs_attr_cache",
+        "perf_event",
+        "sighand_cache",
+        "signal_cache",
+        "task_struct",
+        "vm_area_struct",
+        "vmap_area",
+        "pool_workqueue",
+    ]
+)
 
 
 def parse_slabinfo(text: str) -> dict[str, int]:
@@ -27,26 +49,26 @@ def parse_slabinfo(text: str) -> dict[str, int]:
     return caches
 
 
-def parse_meminfo_slab(text: str) -> int:
-    """Bytes of all slabs, free objects included, from /proc/meminfo."""
-    for line in text.splitlines():
-        if line.startswith("Slab:"):
-            return int(line.split()[1]) * 1024
-    raise ValueError("no Slab line")
+def is_foreign(cache: str, *, forks: bool) -> bool:
+    """Whether no idle session can live in this cache; with `forks` a session is a process."""
+    return cache.startswith(FOREIGN) or (not forks and cache in PROCESS)
 
 
-def is_foreign(cache: str) -> bool:
-    """Whether no idle session can live in this cache."""
-    return cache.startswith(FOREIGN)
+def readable() -> bool:
+    """Tell whether this user may read slabinfo (root alone may, as a rule)."""
+    return os.access(SLABINFO, os.R_OK)
 
 
-def read_caches() -> dict[str, int]:
-    """Bytes by cache; a user who may not read slabinfo gets one entry, the machine's whole slab memory."""
-    try:
-        caches = parse_slabinfo(SLABINFO.read_text())
-    except PermissionError:
-        return {WHOLE: parse_meminfo_slab(MEMINFO.read_text())}
-    return {name: size for name, size in caches.items() if not is_foreign(name)}
+def read_caches(*, forks: bool) -> dict[str, int]:
+    """Bytes by cache; none for a user who may not read slabinfo.
+
+    The machine's whole slab memory, which anybody may read, is no stand-in: others' files move it by more
+    than the sessions do.
+    """
+    if not readable():
+        return {}
+    caches = parse_slabinfo(SLABINFO.read_text())
+    return {name: size for name, size in caches.items() if not is_foreign(name, forks=forks)}
 
 
 def grown(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:

@@ -10,16 +10,21 @@ nothing and pushes back on it by itself.
 
 import errno
 from collections.abc import Iterable
+from socket import AF_UNIX, MSG_PEEK
 from typing import Final, Protocol
 
 from appliance.net.reactor import ERR, HUP, OUT, Reactor
 from appliance.net.resolve import Name, Resolver
-from appliance.net.sockets import STREAM, Endpoint, Socket, dial_cause, endpoint_of, take_error
+from appliance.net.sockets import DONTWAIT, STREAM, Endpoint, Socket, dial_cause, endpoint_of
 from appliance.outcome import Cause
 from appliance.policy.balance import RoundRobin
 from appliance.values import TargetAddress
 
 FAILED: Final = ERR | HUP
+
+BUSY_RETRY: Final = 0.05
+"""Seconds after which a unix endpoint whose backlog was full is tried again: connect(2) says EAGAIN for it,
+and nothing tells when there is room."""
 
 
 class Caller(Protocol):
@@ -88,7 +93,9 @@ class Upstream:
 
 
 def _target(address: TargetAddress) -> Endpoint | Name:
-    return (address.host, address.first_port) if address.is_name else endpoint_of(address)
+    if address.is_name or "%" in address.host:  # an interface may come, go, and come back with another index
+        return address.host, address.first_port
+    return endpoint_of(address)
 
 
 class Attempt:
@@ -96,9 +103,11 @@ class Attempt:
 
     __slots__ = (
         "_asked",
+        "_busy",
         "_caller",
         "_cause",
         "_left",
+        "_retry",
         "_socket",
         "_upstream",
         "attempts",
@@ -113,10 +122,13 @@ class Attempt:
         self._left = targets
         self._socket: Socket | None = None
         self._asked: Name | None = None
+        self._busy: tuple[Endpoint, ...] = ()
+        self._retry: int | None = None
         self._cause = Cause.DIAL_UNREACHABLE
         self.attempts = 0
         self.endpoint: Endpoint | None = None
-        self._restart()
+        self.started = now = upstream.reactor.now
+        self.deadline = now + upstream.connect_timeout
 
     def _restart(self) -> None:
         self.started = self._upstream.reactor.now
@@ -135,7 +147,25 @@ class Attempt:
                     self._asked = target
                     return
                 self._take_names(known)
-        self._caller.dial_failed(self._cause)
+        if self._busy:
+            reactor = self._upstream.reactor
+            self._retry = reactor.arm(reactor.now + BUSY_RETRY, self)
+        else:
+            self._caller.dial_failed(self._cause)
+
+    def on_deadline(self, now: float) -> None:  # noqa: ARG002
+        """Try the busy endpoints again."""
+        self._retry = None
+        self.attempts -= len(self._busy)
+        self._left, self._busy = self._busy, ()
+        self.go()
+
+    def _stop_waiting(self) -> None:
+        """Forget the busy endpoints."""
+        self._busy = ()
+        if self._retry is not None:
+            self._upstream.reactor.timers.cancel(self._retry, self)
+            self._retry = None
 
     def _take_names(self, endpoints: tuple[Endpoint, ...]) -> None:
         if not endpoints:
@@ -160,14 +190,21 @@ class Attempt:
             return False
         result = connection.connect_ex(endpoint.sockaddr)
         if result == errno.EINPROGRESS:
+            try:
+                self._upstream.reactor.watch(connection.fileno(), OUT, self)
+            except OSError:
+                connection.close()
+                self._cause = Cause.FD_LIMIT
+                return False
             self._socket = connection
-            self._upstream.reactor.watch(connection.fileno(), OUT, self)
             return True
         if not result:  # a unix socket connects at once
             self._caller.dialled(connection, endpoint, watched=False)
             return True
         connection.close()
         self._cause = dial_cause(result)
+        if result == errno.EAGAIN and endpoint.family == AF_UNIX:
+            self._busy = (*self._busy, endpoint)
         return False
 
     def on_event(self, events: int) -> None:
@@ -175,8 +212,8 @@ class Attempt:
         connection, endpoint = self._socket, self.endpoint
         assert connection is not None
         assert endpoint is not None
-        if events & FAILED:
-            self._give_up(dial_cause(take_error(connection)))
+        if events & FAILED and (error := _failure(connection)):
+            self._give_up(dial_cause(error))
             self._restart()
             self.go()
             return
@@ -195,6 +232,7 @@ class Attempt:
 
     def timed_out(self) -> None:
         """The deadline has passed: give this one up and try the next."""
+        self._stop_waiting()
         self._give_up(Cause.DIAL_TIMEOUT if self._asked is None else Cause.DIAL_RESOLVE)
         self._restart()
         self.go()
@@ -202,8 +240,24 @@ class Attempt:
     def abandon(self) -> None:
         """The session ended; leave nothing behind."""
         self._left = ()
+        self._stop_waiting()
         self._give_up(self._cause)
 
     def on_fault(self) -> None:
         """End the session: its dialling raised."""
         self._caller.on_fault()
+
+
+def _failure(connection: Socket) -> int:
+    """Say why a connection failed (errno); 0: it did not, it is over already and has left bytes to read.
+
+    An endpoint that answers and resets at once is both connected and failed by the time it is looked at.
+    Reading tells: bytes come before the error (SO_ERROR would take the error away from the relay).
+    """
+    try:
+        connection.recv(1, MSG_PEEK | DONTWAIT)
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        return error.errno or errno.ECONNREFUSED
+    return 0

@@ -12,15 +12,19 @@ client that was accepted and cannot be given an endpoint is worse off than one t
 
 import errno
 import socket
+from contextlib import suppress
 from enum import Enum, auto
 from typing import Final, Protocol
 
 from appliance.net.reactor import EXCLUSIVE, IN, Reactor
 from appliance.net.session import Route, Session
-from appliance.net.sockets import AcceptError, Socket, classify_accept, peer_text
+from appliance.net.sockets import AcceptError, Socket, classify_accept
 
 RETRY: Final = 0.1
 """Seconds after which a paused listener tries again, as trio's and HAProxy's do."""
+
+QUIET: Final = 10.0
+"""Seconds between two reports that a listener had to pause."""
 
 BURST: Final = 64
 """Clients accepted in one turn at the most: those that are live want their turn, too."""
@@ -58,6 +62,7 @@ class Listener:
         "_in_trouble",
         "_reactor",
         "_reports",
+        "_said",
         "_shared",
         "_socket",
         "route",
@@ -75,14 +80,15 @@ class Listener:
         self._shared = shared
         self._burst = 1
         self._in_trouble = False
+        self._said = -QUIET
         self.route = route
         self.state = State.PAUSED
         self._watch()
 
     def _watch(self) -> None:
-        self.state = State.READY
         # Of the workers that wait for one shared socket, wake one (epoll_ctl(2), EPOLLEXCLUSIVE).
         self._reactor.watch(self._socket.fileno(), IN | EXCLUSIVE if self._shared else IN, self)
+        self.state = State.READY
 
     def on_event(self, events: int) -> None:  # noqa: ARG002  IN is all a listener is watched for
         """Accept what waits, up to a burst.
@@ -112,7 +118,7 @@ class Listener:
                 if not self._goes_on(error):
                     return False
             else:
-                Session(route, Socket(family, SOCK_STREAM, 0, fd), peer_text(peer)).start()
+                Session(route, Socket(family, SOCK_STREAM, 0, fd), peer).start()
         return True
 
     def _goes_on(self, error: OSError) -> bool:
@@ -132,8 +138,10 @@ class Listener:
         self._reactor.unwatch(self._socket.fileno())
         self._reactor.arm(self._reactor.now + RETRY, self)
         self.route.relay.pipes.trim()
-        if not self._in_trouble:  # said once, not ten times a second
+        # Said once, not ten times a second; nor each time that a full worker has room for a moment.
+        if not self._in_trouble and self._reactor.now - self._said >= QUIET:
             self._in_trouble = True
+            self._said = self._reactor.now
             self._reports.listener_paused(self, error)
 
     def on_deadline(self, now: float) -> None:
@@ -142,15 +150,19 @@ class Listener:
             return
         sessions = self.route.sessions
         if len(sessions.live) <= sessions.most * 9 // 10:
-            self._watch()
-        else:
-            self._reactor.arm(now + RETRY, self)
+            with suppress(OSError):  # no room in the epoll set, which all of the user's programs share
+                self._watch()
+                return
+        self._reactor.arm(now + RETRY, self)
 
     def close(self) -> None:
         """Accept the clients that are in the queue already, then listen no more."""
         while self.state is State.READY and self._accept_some(BURST):
             pass
         if self.state is State.READY:
+            # Others hold the same open file (the master, systemd, another worker): close(2) alone would leave
+            # it in the epoll set, and its events would spin, or reach whoever gets the number next.
+            self._reactor.unwatch(self._socket.fileno())
             self._reactor.forget(self._socket.fileno(), self._socket.close)
         elif self.state is State.PAUSED:
             self._socket.close()

@@ -15,6 +15,10 @@ SMALLEST: Final = 1 << 16
 """Beyond pipe-user-pages-soft (pipe(7)) a new pipe holds 1 or 2 pages: copying is cheaper then."""
 
 
+SKIP: Final = 1000
+"""After a pipe could not be made, so many borrowers go without before another try."""
+
+
 class Pipe:
     """One pipe; empty while it is in the pool."""
 
@@ -43,13 +47,15 @@ class Pipe:
 class PipePool:
     """The pipes of one worker: `most` of them at the same time."""
 
-    __slots__ = ("_capacity", "_free", "_most", "_open")
+    __slots__ = ("_capacity", "_free", "_most", "_open", "_skip")
 
     def __init__(self, most: int, capacity: int = PIPE_BYTES) -> None:
         self._most = most
         self._capacity = capacity
         self._free: list[Pipe] = []
         self._open = 0
+        self._skip = 0
+        """How many times not to try: a pipe could not be had, and trying costs four system calls."""
 
     def borrow(self) -> Pipe | None:
         """Lend an empty pipe, or None where none can be had: then copy."""
@@ -57,9 +63,13 @@ class PipePool:
             return self._free.pop()
         if self._open >= self._most:
             return None
+        if self._skip:
+            self._skip -= 1
+            return None
         try:
             pipe = Pipe(self._capacity)
         except OSError:
+            self._skip = SKIP
             return None
         self._open += 1
         return pipe

@@ -88,9 +88,9 @@ class Reactor:
     # -- watching -------------------------------------------------------------------------------------
 
     def watch(self, fd: int, events: int, handler: Handler) -> None:
-        """Put an fd into the epoll set (EPOLL_CTL_ADD) and hand its events to the handler."""
+        """Put an fd into the epoll set (EPOLL_CTL_ADD) and hand its events to the handler. Raises OSError."""
+        self._epoll.register(fd, events)  # ENOSPC, ENOMEM: fs.epoll.max_user_watches (epoll(7))
         self._handlers[fd] = handler
-        self._epoll.register(fd, events)
 
     def rewatch(self, fd: int, events: int) -> None:
         """Change the events an fd is watched for (EPOLL_CTL_MOD)."""
@@ -172,6 +172,10 @@ class Reactor:
                 end()
             except Exception as second:  # noqa: BLE001  as above
                 self._on_fault(second)
+
+    def abandon(self) -> None:
+        """In a forked child: close the parent's epoll set. What is deferred is the parent's, too."""
+        self._epoll.close()
 
     def close(self) -> None:
         """Run what is deferred and close the epoll set."""

@@ -13,8 +13,9 @@ the peer. IN must go off while bytes are held: it is level-triggered and would s
 
 Two movers. *Copy*: recv_into one buffer that all sessions share, then send. *Splice*: socket, pipe, socket;
 the bytes never enter this process. Splicing costs two more system calls' worth of pipe bookkeeping, so it
-pays above about 16 KiB a read: a direction begins by copying, splices once a read filled the whole
-buffer, and goes back after reads under SPLICE_LEAST. CPU of the relay, loopback: splice 0.2 s/GB, copy 0.5.
+pays above about 16 KiB a read: a direction begins by copying, splices once a read took SPLICE_FROM or more,
+and goes back after reads under SPLICE_LEAST. CPU of the relay for four streams over loopback: splicing
+0.13 s/GB, copying 0.5.
 
 splice(2) returns EAGAIN for an empty source as well as for a full pipe. Here the pipe is empty whenever it
 is filled (held bytes come first), so EAGAIN means that it finds nothing to read. It is not the last word,
@@ -44,7 +45,11 @@ from appliance.net.reactor import ERR, HUP, IN, OUT, Reactor
 from appliance.net.sockets import DONTWAIT, Socket
 
 COPY_BYTES: Final = 1 << 16
-"""One read of a copying direction; a read that fills it starts splicing."""
+"""One read of a copying direction."""
+
+SPLICE_FROM: Final = 1 << 15
+"""A copied read of so many bytes starts splicing. Waiting for one that fills the buffer can be for ever: a
+loopback segment has 65,483 bytes, so a direction that keeps up with its source never reads 65,536."""
 
 SPLICE_LEAST: Final = 1 << 14
 """Below this a copied read is cheaper than a spliced one."""
@@ -223,7 +228,7 @@ class Direction:
         if sent < count:
             self.rest = bytes(relay.view[sent:count])
             self._hold(count - sent)
-        elif count == COPY_BYTES and relay.can_splice:
+        elif count >= SPLICE_FROM and relay.can_splice and not self.splicing:
             self._start_splicing()
 
     def _start_splicing(self) -> None:
@@ -360,11 +365,13 @@ class Direction:
             self.relay.pipes.discard(self.pipe)
             self.pipe = None
 
-    def stop(self) -> None:
-        """The session has ended: hold nothing, and break the circle of references.
+    def stop(self) -> int:
+        """The session has ended: hold nothing, break the circle of references, return the bytes moved.
 
         Left to the garbage collector, the circle of session and directions cost 3 us a session.
         """
         self.over = True
-        self._drop_held()
+        if self.held:
+            self._drop_held()
         del self.back
+        return self.moved

@@ -78,12 +78,17 @@ class Resolver:
     def resolve(self, name: Name, asker: Asker) -> tuple[Endpoint, ...] | None:
         """Return the endpoints known for a name, or None: then the asker is told later."""
         entry = self._entries.get(name)
-        if entry is None:
-            self._ask(name).append(asker)
-            return None
-        if self._reactor.now - entry.fetched > FRESH and name not in self._asked:
-            self._ask(name)
-        return entry.endpoints
+        is_stale = entry is None or self._reactor.now - entry.fetched > FRESH
+        try:
+            asked = self._ask(name) if is_stale else None
+        except (OSError, RuntimeError) as refused:  # no fd, or no thread (pids.max): another time
+            self._on_failure(name[0], str(refused))
+            return entry.endpoints if entry is not None else ()
+        if entry is not None:
+            return entry.endpoints
+        assert asked is not None
+        asked.append(asker)
+        return None
 
     def withdraw(self, name: Name, asker: Asker) -> None:
         """Forget an asker whose session ended."""
@@ -93,21 +98,32 @@ class Resolver:
 
     def _ask(self, name: Name) -> list[Asker]:
         if name not in self._asked:
+            self._start().put(name)  # first: where no thread can be started, nothing is asked
             self._asked[name] = []
-            self._start().put(name)
         return self._asked[name]
 
     def _start(self) -> "queue.SimpleQueue[Name]":
         if self._questions is None:
-            self._questions = queue.SimpleQueue()
-            self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._reactor.watch(self._wakeup, IN, self)
+            if self._wakeup < 0:
+                self._wakeup = self._watched_eventfd()
+            questions: queue.SimpleQueue[Name] = queue.SimpleQueue()
             for number in range(THREADS):
                 # Daemons: a process that ends does not wait for a DNS server that does not answer.
                 threading.Thread(
-                    target=self._serve, args=(self._questions,), name=f"resolve-{number}", daemon=True
+                    target=self._serve, args=(questions,), name=f"resolve-{number}", daemon=True
                 ).start()
+                self._questions = questions  # one thread is enough to go on with
+        assert self._questions is not None
         return self._questions
+
+    def _watched_eventfd(self) -> int:
+        wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._reactor.watch(wakeup, IN, self)
+        except OSError:
+            os.close(wakeup)
+            raise
+        return wakeup
 
     def _serve(self, questions: "queue.SimpleQueue[Name]") -> None:
         """Answer questions, in a thread of its own: touches nothing but the two queues and the eventfd."""
@@ -115,7 +131,7 @@ class Resolver:
             name = questions.get()
             try:
                 found, error = self._lookup(*name), ""
-            except (OSError, UnicodeError) as refused:
+            except Exception as refused:  # noqa: BLE001  a thread that dies takes its share of the names along
                 found, error = [], str(refused)
             self._answers.append((name, found, error))
             os.eventfd_write(self._wakeup, 1)
@@ -136,8 +152,15 @@ class Resolver:
             if known is not None:  # keep the last good answer, and ask again in FRESH seconds
                 known.fetched = self._reactor.now
                 found = known.endpoints
-        for asker in self._asked.pop(name, []):
-            asker.resolved(found)
+        askers = self._asked.pop(name, [])
+        try:
+            while askers:
+                askers.pop(0).resolved(found)
+        finally:
+            if askers:  # one raised: the others have their answer in the next turn, and may still withdraw
+                self._asked.setdefault(name, []).extend(askers)
+                self._answers.append((name, list(found), error))
+                os.eventfd_write(self._wakeup, 1)
 
     def on_fault(self) -> None:
-        """Nothing ends: an asker that raised has been reported, the others ask again."""
+        """Nothing ends: an asker that raised has been reported."""

@@ -36,6 +36,7 @@ _HINTS: Final = {
     errno.EMFILE: "more listeners than this process may have files; raise `ulimit -n`",
     errno.ENOENT: "the unix socket's directory does not exist",
     errno.EAFNOSUPPORT: "this host has no IPv6",
+    socket.EAI_NONAME: "no interface of this host has that name; `ip link` lists them",
 }
 
 _NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
@@ -52,7 +53,7 @@ class Refusal:
     @property
     def what(self) -> str:
         """Say what failed."""
-        return f'rule "{self.rule}": cannot listen on {self.address}: {os.strerror(self.error.errno or 0)}'
+        return f'rule "{self.rule}": cannot listen on {self.address}: {_reason(self.error)}'
 
     @property
     def hint(self) -> str | None:
@@ -93,6 +94,10 @@ class Bound:
         self.close()
 
 
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
 class Binder:
     """Binds the addresses of a ruleset for a number of workers."""
 
@@ -101,6 +106,7 @@ class Binder:
         self.unused = list(inherited)
         """Inherited sockets that no rule asked for, so far."""
         self.bound: list[Bound] = []
+        self._ports: set[tuple[int, int]] = set()
         self.refused: list[Refusal] = []
         self.without_ipv6: list[str] = []
         """Addresses of both families that got IPv4 only."""
@@ -169,6 +175,8 @@ class Binder:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if endpoint.family == socket.AF_INET6:
                 probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if (endpoint.family, address.first_port) in self._ports:  # ours, at another address of this host
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             probe.bind(endpoint.sockaddr)
             endpoint = replace(endpoint, sockaddr=probe.getsockname())
         sockets: list[socket.socket] = []
@@ -178,6 +186,7 @@ class Binder:
             for listening in sockets:
                 listening.close()
             raise
+        self._ports.add((endpoint.family, sockets[0].getsockname()[1]))
         self._keep(rule, offset, tuple(sockets), inherited=False)
 
     def _bind_unix(self, rule: Rule, address: ListenAddress) -> None:

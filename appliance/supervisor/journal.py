@@ -6,6 +6,7 @@ reader stalls, the log's fd is watched for OUT; where that would say nothing (th
 full), it is tried again after a while. The log itself bounds what waits, drops and counts (`observe.sink`).
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from appliance.net.reactor import OUT, Reactor
@@ -18,10 +19,12 @@ WAIT: Final = 0.05
 class Journal:
     """The log of a process, on its loop."""
 
-    __slots__ = ("_count", "_flushed", "_reactor", "_slot", "_watched", "log")
+    __slots__ = ("_count", "_flushed", "_prepare", "_reactor", "_slot", "_watched", "log")
 
-    def __init__(self, reactor: Reactor, log: Log) -> None:
+    def __init__(self, reactor: Reactor, log: Log, prepare: Callable[[], None] = lambda: None) -> None:
+        """`prepare` is called before each write, to log what was only noted down so far."""
         self._reactor = reactor
+        self._prepare = prepare
         self._count = 0
         self._flushed = 0.0
         self._slot: int | None = None
@@ -29,7 +32,7 @@ class Journal:
         self.log = log
 
     def wrote(self) -> None:
-        """Have the log written: a record was queued."""
+        """Have the log written: a record was queued, or noted down."""
         self._count += 1
         if self._count == BATCH:  # at once: a turn that ends all sessions has more than the log holds
             self._flush()
@@ -46,6 +49,7 @@ class Journal:
     def _flush(self) -> None:
         self._count = 0
         self._flushed = self._reactor.now
+        self._prepare()
         if self.log.flush():
             self._unwatch()
         elif (fd := self.log.pollable_fd) is None:
@@ -79,4 +83,5 @@ class Journal:
     def close(self) -> None:
         """Write what is left, as far as the reader takes it, and close."""
         self._unwatch()
+        self._prepare()
         self.log.close()

@@ -16,6 +16,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NoReturn
 
 from appliance import __version__
@@ -26,11 +27,17 @@ from appliance.ruleset import Ruleset
 from appliance.supervisor.binding import Binder
 from appliance.supervisor.journal import Journal
 from appliance.supervisor.notify import notify
-from appliance.supervisor.orders import Cut, Drain, Line, Order, line_pair
+from appliance.supervisor.orders import Cut, Drain, Line, Order, Ready, line_pair
 from appliance.supervisor.worker import Worker
 
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""The first one drains, the second one cuts. SIGHUP is what a closing terminal sends."""
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+"""The first one drains, the second one cuts."""
+
+UNUSED_SIGNALS: Final = (signal.SIGUSR1, signal.SIGUSR2)
+"""What log rotation and habit send to a server: no reason to die."""
+
+GRACE: Final = 2.0
+"""Seconds that a worker has to do as it was told; then it is killed."""
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 10.0
@@ -50,6 +57,7 @@ class Place:
     started: float = 0.0
     pause: float = 0.0
     is_ready: bool = False
+    sessions_max: int = 0
 
 
 class Master:
@@ -70,7 +78,7 @@ class Master:
 
     def run(self) -> int:
         """Serve until a signal ends it; return the exit status."""
-        signals = self._watch_signals()
+        self._watch_signals()
         for bound in self._binder.bound:
             self._log.info(Event.LISTENING, rule=bound.rule.name, listener=bound.address)
         for address in self._binder.without_ipv6:
@@ -86,33 +94,41 @@ class Master:
             self._binder.close()
         self._log.info(Event.STOPPED)
         self._journal.close()
-        signals.close()
         return 0
 
-    def _watch_signals(self) -> socket.socket:
+    def _watch_signals(self) -> None:
         """Turn signals into events: a handler alone is not seen before epoll_wait ends (PEP 475)."""
         mine, theirs = socket.socketpair()
         mine.setblocking(False)
         theirs.setblocking(False)
         signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        for number in (*STOP_SIGNALS, signal.SIGCHLD):
+        for number in (*STOP_SIGNALS, *UNUSED_SIGNALS, signal.SIGCHLD):
             signal.signal(number, _heard)
-        self._wakeup = theirs
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup(1) leaves it
+            signal.signal(signal.SIGHUP, _heard)
+        self._hangup_stops = os.isatty(0) or os.isatty(STDOUT)
+        self._wakeup, self._signals = theirs, mine
         self._reactor.watch(mine.fileno(), IN, _Signals(mine, self._signalled))
-        return mine
 
     def _signalled(self, numbers: bytes) -> None:
         for number in numbers:
             if number == signal.SIGCHLD:
                 self._reap()
-            elif number in STOP_SIGNALS:
+            elif number in STOP_SIGNALS or (number == signal.SIGHUP and self._hangup_stops):
                 self._stop(signal.Signals(number))
+            elif number == signal.SIGHUP or number in UNUSED_SIGNALS:
+                name = signal.Signals(number).name
+                self._log.warning(
+                    Event.WARNING, message=f"{name} does nothing; restart to apply a new ruleset"
+                )
+                self._journal.wrote()
 
     def _stop(self, why: signal.Signals) -> None:
         """First time: drain. Second time: cut."""
         self._stops += 1
         if self._stops > 1:
             self._order(Cut())
+            self._kill_after(GRACE)
             return
         within = self._ruleset.gateway.drain_timeout
         notify("STOPPING=1")
@@ -121,7 +137,17 @@ class Master:
         # Close here first: a worker takes who is in the queue, then closes the last copy.
         self._binder.close()
         self._order(Drain(within))
+        self._kill_after(within + GRACE)
         self._end_when_alone()
+
+    def _kill_after(self, pause: float) -> None:
+        self._reactor.arm(self._reactor.now + pause, _Later(self._kill))
+
+    def _kill(self) -> None:
+        """Kill the workers that did not do as they were told: stopped, or held up by a disk."""
+        for place in self._places:
+            if place.pid:
+                os.kill(place.pid, signal.SIGKILL)
 
     def _order(self, order: Order) -> None:
         for place in self._places:
@@ -148,42 +174,48 @@ class Master:
                 Event.WARNING, message="cannot start a worker yet", worker=place.index, error=name
             )
             self._journal.wrote()
-            self._reactor.arm(self._reactor.now + pause, _Refill(place, self._fill))
+            self._reactor.arm(self._reactor.now + pause, _Later(partial(self._fill, place)))
 
     def _start(self, place: Place) -> None:
         """Fork a worker into its place. Raises OSError."""
         mine, theirs = line_pair()
         self._log.flush()  # or the worker would inherit the lines
+        # Until the child has let go of the wakeup fd, a signal to it would be one to this process.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             pid = os.fork()
+            if not pid:
+                mine.close()
+                self._become_worker(place, theirs, before)
         except OSError:
             mine.close()
             theirs.close()
             raise
-        if not pid:
-            mine.close()
-            self._become_worker(place, theirs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         place.pid, place.line, place.started = pid, mine, self._reactor.now
         self._reactor.watch(mine.fileno(), IN, _Replies(mine, place, self._replied))
         self._log.info(Event.WORKER_STARTED, worker=place.index, pid=pid)
         self._journal.wrote()
 
-    def _become_worker(self, place: Place, line: Line) -> NoReturn:
+    def _become_worker(self, place: Place, line: Line, mask: set[int | signal.Signals]) -> NoReturn:
         """Let go of all that is the master's, and never come back."""
         status = 1
         try:
             signal.set_wakeup_fd(-1)
             # A terminal and a service manager signal the whole group; the master is the one who decides. A
             # worker that drained on its own would leave its queue to nobody until it has ended.
-            for number in STOP_SIGNALS:
+            for number in (*STOP_SIGNALS, *UNUSED_SIGNALS, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             self._wakeup.close()
+            self._signals.close()
             for other in self._places:
                 if other.line is not None:
                     other.line.close()
-            self._reactor.close()
+            self._reactor.abandon()
             for bound in self._binder.bound:
                 mine = bound.socket_for(place.index)
                 for listening in bound.sockets:
@@ -213,10 +245,18 @@ class Master:
                 self._reactor.forget(place.line.fileno(), place.line.close)
                 place.line = None
             return
+        assert isinstance(message, Ready)
         place.is_ready = True
+        place.sessions_max = message.sessions_max
         if not self._is_announced and all(each.is_ready for each in self._places):
             self._is_announced = True
-            self._log.info(Event.READY, workers=len(self._places), pid=os.getpid(), version=__version__)
+            self._log.info(
+                Event.READY,
+                workers=len(self._places),
+                sessions_max=min(each.sessions_max for each in self._places),
+                pid=os.getpid(),
+                version=__version__,
+            )
             self._journal.wrote()
             notify("READY=1")
 
@@ -239,15 +279,13 @@ class Master:
         pid, place.pid = place.pid, 0
         self._replied(place, None)
         code = os.waitstatus_to_exitcode(status)
-        how: dict[str, object] = (
-            {"exit_status": code} if code >= 0 else {"signal": signal.Signals(-code).name}
-        )
+        how: dict[str, object] = {"exit_status": code} if code >= 0 else {"signal": _signal_name(-code)}
         if self._stops:
             self._log.info(Event.WORKER_ENDED, worker=place.index, pid=pid, **how)
         else:
             pause = self._next_pause(place)
             self._log.warning(Event.WORKER_ENDED, worker=place.index, pid=pid, **how, restart_ms=pause * 1000)
-            self._reactor.arm(self._reactor.now + pause, _Refill(place, self._fill))
+            self._reactor.arm(self._reactor.now + pause, _Later(partial(self._fill, place)))
         self._journal.wrote()
 
     def _next_pause(self, place: Place) -> float:
@@ -260,6 +298,13 @@ class Master:
     def _report_fault(self, fault: BaseException) -> None:
         self._log.error(Event.INTERNAL_ERROR, exc_info=fault)
         self._journal.wrote()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"SIG{number}"
 
 
 def _heard(number: int, frame: object) -> None:
@@ -305,18 +350,17 @@ class _Replies:
         """Nothing ends."""
 
 
-class _Refill:
-    """A pause before a place is filled again."""
+class _Later:
+    """A task for later, as the timers call it."""
 
-    __slots__ = ("_fill", "_place")
+    __slots__ = ("_task",)
 
-    def __init__(self, place: Place, fill: Callable[[Place], None]) -> None:
-        self._place = place
-        self._fill = fill
+    def __init__(self, task: Callable[[], None]) -> None:
+        self._task = task
 
     def on_deadline(self, now: float) -> None:  # noqa: ARG002
-        """Fill it."""
-        self._fill(self._place)
+        """Do it."""
+        self._task()
 
     def on_fault(self) -> None:
         """Nothing ends."""

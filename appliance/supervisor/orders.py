@@ -24,6 +24,9 @@ class Cut(msgspec.Struct, tag="cut", frozen=True):
 class Ready(msgspec.Struct, tag="ready", frozen=True):
     """Worker to master: every listener accepts."""
 
+    sessions_max: int
+    """How many sessions this worker takes at the same time."""
+
 
 Order = Drain | Cut
 Message = Drain | Cut | Ready
@@ -46,8 +49,8 @@ class Line:
         return self._socket.fileno()
 
     def say(self, message: Message) -> None:
-        """Send a message; one to a process that is gone is lost, and its end is seen on this line anyway."""
-        with suppress(BrokenPipeError, ConnectionResetError):
+        """Send a message. Lost: one to a process that is gone, and one more where hundreds wait unread."""
+        with suppress(BrokenPipeError, ConnectionResetError, BlockingIOError):
             self._socket.send(msgspec.json.encode(message), socket.MSG_NOSIGNAL)
 
     def hear(self) -> Message | None:

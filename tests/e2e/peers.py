@@ -48,8 +48,12 @@ class Endpoint:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if receive:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
-        self.socket.bind(address)
-        self.socket.listen(backlog)
+        try:
+            self.socket.bind(address)
+            self.socket.listen(backlog)
+        except OSError:
+            self.socket.close()
+            raise
 
     @property
     def port(self) -> int:
@@ -171,7 +175,7 @@ def read_to_reset(connection: socket.socket) -> bytes:
 
 
 def turned_away(address: Address) -> bool:
-    """Connect, and say whether the connection is reset without a byte; that may show in connect(2) already."""
+    """Connect; say whether the connection is reset without a byte, which connect(2) itself may tell."""
     try:
         with connect(address) as client:
             return read_to_reset(client) == b""

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.idle import WARM, fitting
-from bench.loads import IN_FLIGHT_BYTES, parse_iperf, parse_wrk
+from bench.loads import LEAST_RECEIVED, parse_iperf, parse_wrk
 from bench.process import FailedError, on_core
 
 
@@ -44,7 +44,7 @@ def test_bulk_bytes_are_what_arrived() -> None:
 @pytest.mark.parametrize(
     "output",
     [
-        iperf(1_000_000_000 - IN_FLIGHT_BYTES - 1),
+        iperf(int(1_000_000_000 * LEAST_RECEIVED) - 1),
         iperf(1_000_000_000, error="control socket has closed unexpectedly"),
         '{"start":{},"end":{},"error":"unable to connect"}',
         "iperf3: interrupt",

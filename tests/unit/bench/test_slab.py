@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.slab import grown, is_foreign, parse_meminfo_slab, parse_slabinfo, per_session
+from bench.slab import grown, is_foreign, parse_slabinfo, per_session
 
 SLABINFO = """slabinfo - version: 2.1
 # name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables <limit>
@@ -16,23 +16,25 @@ def test_active_objects_are_counted_not_free_ones() -> None:
     assert parse_slabinfo(SLABINFO) == {"TCP": 26 * 2368, "filp": 588 * 192}
 
 
-def test_meminfo_stands_in_where_slabinfo_may_not_be_read() -> None:
-    """The whole slab memory is read from its own line, not from a part of it such as SUnreclaim."""
-    assert parse_meminfo_slab("SReclaimable:  5 kB\nSlab:   12 kB\nSUnreclaim: 7 kB\n") == 12 * 1024
-
-
 @pytest.mark.parametrize(
     "cache", ["TCP", "sock_inode_cache", "filp", "dentry", "eventpoll_epi", "kmalloc-192"]
 )
 def test_what_a_session_holds_is_never_left_out(cache: str) -> None:
     """Sockets, files, epoll items and plain allocations count."""
-    assert not is_foreign(cache)
+    assert not is_foreign(cache, forks=False)
 
 
 @pytest.mark.parametrize("cache", ["ext4_inode_cache", "proc_inode_cache", "inode_cache", "tw_sock_TCP"])
 def test_what_others_do_is_left_out(cache: str) -> None:
     """Files read meanwhile and closed connections of an earlier load are not a session's memory."""
-    assert is_foreign(cache)
+    assert is_foreign(cache, forks=False)
+    assert is_foreign(cache, forks=True)
+
+
+def test_a_process_counts_where_a_session_is_one() -> None:
+    """Of a relay that forks per session the process is part of the price; of others it is a neighbour's."""
+    assert is_foreign("task_struct", forks=False)
+    assert not is_foreign("task_struct", forks=True)
 
 
 def test_growth_covers_new_shrunk_and_unchanged_caches() -> None:
