@@ -24,7 +24,7 @@ check: $(VENV)/dev.done ## Format, lint, types, layers, unit tests: under a minu
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q tests/unit tests/cases
+	$(BIN)/pytest -q tests/unit tests/cases tests/sim
 
 test: check ## Everything: as check, and fuzz, contract, end to end, real programs
 	tests/setup-peers

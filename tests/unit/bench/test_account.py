@@ -104,8 +104,8 @@ def test_user_memory_counts_every_process() -> None:
         "data = []\n"
         "pid = os.fork()\n"
         "data = bytearray(b'x' * 8_000_000)\n"
-        "if pid == 0:\n    print('child', flush=True)\n    signal.pause()\n"
-        "print('parent', flush=True)\n"
+        "if pid == 0:\n    os.write(1, b'child\\n')\n    signal.pause()\n"
+        "os.write(1, b'parent\\n')\n"
         "sys.stdin.read()\nos.kill(pid, signal.SIGKILL)\nos.wait()\n"
     )
     argv = [sys.executable, "-c", script]
