@@ -8,7 +8,7 @@ from appliance.problem import printable
 from appliance.ruleset import Ruleset
 
 
-@click.command()
+@click.command(short_help="Say everything that is wrong with a ruleset.")
 @click.argument("ruleset")
 @click.option("--json", "wants_json", is_flag=True, help="Print the problems to stdout as a JSON array.")
 @click.pass_context

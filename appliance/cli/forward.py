@@ -1,24 +1,27 @@
 """`portway forward`: one rule, with no file."""
 
 import json
-import sys
+from typing import Final
 
 import click
 
 from appliance.cli.gateway import serve
+from appliance.cli.problems import complain
+from appliance.cli.ruleset_file import WRONG_INPUT
 from appliance.ruleset import Ruleset, read
 
+_EXAMPLES: Final = """\b
+portway forward :8080 10.0.0.5:80
+portway forward 127.0.0.1:5432 db1.internal:5432 db2.internal:5432
+portway forward unix:/run/web.sock 10.0.0.5:80
+"""
 
-@click.command()
+
+@click.command(short_help="Forward one address, without a ruleset.", epilog=_EXAMPLES)
 @click.argument("listen")
 @click.argument("to", nargs=-1, required=True)
 def forward(listen: str, to: tuple[str, ...]) -> None:
-    r"""Forward what comes in at LISTEN to TO, in the foreground.
-
-    \b
-    portway forward :8080 10.0.0.5:80
-    portway forward 127.0.0.1:5432 db1.internal:5432 db2.internal:5432
-    portway forward unix:/run/web.sock 10.0.0.5:80
+    """Forward what comes in at LISTEN to TO, in the foreground.
 
     With several TO, sessions go to each in turn, and to the next one when a dial fails.
     """
@@ -27,7 +30,5 @@ def forward(listen: str, to: tuple[str, ...]) -> None:
     if isinstance(result, Ruleset):
         raise SystemExit(serve(result))
     for problem in result:
-        sys.stderr.write(f"portway: {problem.what}\n")
-        if problem.hint:
-            sys.stderr.write(f"  hint: {problem.hint}\n")
-    raise SystemExit(2)
+        complain(problem.what, problem.hint)
+    raise SystemExit(WRONG_INPUT)

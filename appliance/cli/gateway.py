@@ -1,12 +1,18 @@
 """Starting a gateway from a ruleset: bind everything, then let the master run."""
 
 import os
-import sys
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from appliance.net.sockets import open_standard_fds, raise_fd_limit
+from appliance.cli.problems import complain
+from appliance.net.sockets import open_standard_fds, peer_text, raise_fd_limit
 from appliance.ruleset import Ruleset
-from appliance.supervisor.binding import Binder, inherited_sockets
+from appliance.supervisor.binding import Binder, Refusal, inherited_sockets
 from appliance.supervisor.master import Master
+
+MOST_TOLD: Final = 10
+"""How many refusals are printed: what keeps 60,000 ports from being bound is mostly one thing."""
 
 
 def serve(ruleset: Ruleset) -> int:
@@ -15,15 +21,27 @@ def serve(ruleset: Ruleset) -> int:
     raise_fd_limit()
     workers = ruleset.gateway.workers or len(os.sched_getaffinity(0))
     binder = Binder(workers, inherited_sockets())
-    binder.bind(ruleset)
-    if binder.refused:
-        binder.close()
-        for refusal in binder.refused:
-            sys.stderr.write(f"portway: {refusal.what}\n")
-            if refusal.hint:
-                sys.stderr.write(f"  hint: {refusal.hint}\n")
-        return 1
-    for unused in binder.unused:
-        sys.stderr.write(f"portway: no rule listens on the inherited {unused.getsockname()}\n")
-        unused.close()
-    return Master(ruleset, binder, workers).run()
+    try:
+        binder.bind(ruleset)
+        if binder.refused:
+            tell(binder.refused)
+            return 1
+        for unused in binder.unused:
+            complain(f"no rule listens on the inherited {_address(unused)}")
+            unused.close()
+        return Master(ruleset, binder, workers).run()
+    finally:
+        binder.close()  # also when interrupted: a unix socket leaves no file behind
+
+
+def tell(refused: Sequence[Refusal], hint: Callable[[Refusal], str | None] = lambda one: one.hint) -> None:
+    """Print why addresses could not be bound, the first few of very many."""
+    for refusal in refused[:MOST_TOLD]:
+        complain(refusal.what, hint(refusal))
+    if (more := len(refused) - MOST_TOLD) > 0:
+        complain(f"and {more} more")
+
+
+def _address(inherited: socket.socket) -> str:
+    name = inherited.getsockname()
+    return f"unix:{name}" if inherited.family == socket.AF_UNIX else peer_text(name)

@@ -1,6 +1,7 @@
 """The intranet server of the demo: small pages, and an upload that is answered with its SHA-256."""
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,11 +37,21 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
     """The default, 5, makes some of the demo's clients wait for a second SYN, a second later."""
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a client that went away, as when the demo is interrupted."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
 
 @contextmanager
 def intranet_server(host: str, port: int) -> Iterator[None]:
-    """Serve at this address while the block runs. Raises OSError when it is taken."""
-    with _Server((host, port), _Pages) as server:
+    """Serve at this address while the block runs. Raises OSError, which names it, when it is taken."""
+    try:
+        bound = _Server((host, port), _Pages)
+    except OSError as error:
+        what = f"its server cannot listen on {host}:{port}: {error.strerror}"
+        raise OSError(error.errno, what) from None
+    with bound as server:
         thread = Thread(target=server.serve_forever, name="intranet", daemon=True)
         thread.start()
         try:

@@ -22,9 +22,16 @@ def render(problem: Problem) -> str:
     if problem.place.excerpt:
         shown, caret = excerpt(problem.place)
         lines += [f"{_INDENT}{shown}", f"{_INDENT}{' ' * caret}^"]
-    if problem.hint:
-        lines.append(f"  hint: {printable(problem.hint)}")
-    return "\n".join(lines)
+    return _with_hint("\n".join(lines), problem.hint)
+
+
+def complain(what: str, hint: str | None = None) -> None:
+    """Print to stderr what is wrong where no file has a place for it, and what to do about it."""
+    click.echo(_with_hint(f"portway: {printable(what)}", hint), err=True)
+
+
+def _with_hint(text: str, hint: str | None) -> str:
+    return f"{text}\n  hint: {printable(hint)}" if hint else text
 
 
 def excerpt(place: Place) -> tuple[str, int]:
@@ -60,7 +67,7 @@ def _width(char: str) -> int:
 
 
 def as_json(problems: Iterable[Problem]) -> bytes:
-    """Give problems as a JSON array of flat objects."""
+    """Give problems as a JSON array of flat objects; line and column are null for a file as a whole."""
     return msgspec.json.format(msgspec.json.encode([_object(problem) for problem in problems]))
 
 
@@ -68,10 +75,10 @@ def _object(problem: Problem) -> dict[str, str | int | None]:
     place = problem.place
     return {
         "file": printable(place.file),
-        "line": place.line,
-        "column": place.column,
+        "line": place.line or None,
+        "column": place.column or None,
         "key": problem.key,
-        "what": problem.what,
+        "what": problem.what_and_where,
         "hint": problem.hint,
         "excerpt": excerpt(place)[0],
     }

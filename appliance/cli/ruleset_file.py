@@ -1,5 +1,7 @@
 """A ruleset's file, as the verbs are given it."""
 
+import errno
+import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -24,21 +26,25 @@ _HINTS: Final = {
 
 def load(path: str) -> Ruleset | tuple[Problem, ...]:
     """Read the ruleset at `path`, or standard input for `-`; a file that cannot be read is a problem too."""
-    file = "<stdin>" if path == "-" else path
+    file = "<stdin>" if path == "-" else path or '""'
     try:
         text = _bytes(path)
     except OSError as error:
         what = f"cannot be read: {error.strerror or error}"
-        return (Problem(Place(file, 1, 1, ""), "", what, _HINTS.get(type(error))),)
+        return (Problem(Place(file), "", what, _HINTS.get(type(error))),)
     if len(text) > LARGEST:
         hint = "is this the ruleset?"
-        return (Problem(Place(file, 1, 1, ""), "", f"is larger than {LARGEST // 1024**2} MiB", hint),)
+        return (Problem(Place(file), "", f"is larger than {LARGEST // 1024**2} MiB", hint),)
     return read(text, file)
 
 
 def _bytes(path: str) -> bytes:
     if path == "-":
+        if sys.stdin is None:  # Python's, where fd 0 is closed
+            raise OSError(errno.EBADF, "standard input is closed")
         return sys.stdin.buffer.read(LARGEST + 1)
+    if not path:  # which pathlib takes for "."
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     with Path(path).open("rb") as stream:
         return stream.read(LARGEST + 1)
 

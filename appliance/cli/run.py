@@ -6,7 +6,7 @@ from appliance.cli.gateway import serve
 from appliance.cli.ruleset_file import read_ruleset
 
 
-@click.command()
+@click.command(short_help="Forward as a ruleset says, until a signal ends it.")
 @click.argument("ruleset")
 def run(ruleset: str) -> None:
     """Forward as RULESET says, in the foreground, until SIGTERM or Ctrl-C.

@@ -16,6 +16,7 @@ from structlog.typing import EventDict
 from appliance.observe.lines import Form, Processor, make_stamp, stamp_event, stamp_session
 from appliance.observe.names import Field, Level
 from appliance.observe.record import SessionRecord
+from appliance.problem import printable
 
 _COLOURS: Final = {Level.INFO: dev.GREEN, Level.WARNING: dev.YELLOW, Level.ERROR: dev.RED}
 _PLAIN: Final = {Level.INFO: "", Level.WARNING: "", Level.ERROR: ""}
@@ -36,19 +37,6 @@ def console_form(wall_clock: Callable[[], float], environ: Mapping[str, str]) ->
     return Form(
         session=(stamp_session(stamp), _session_line(coloured)),
         event=(stamp_event(stamp), format_exc_info, _printable_fields, _event_line(coloured), _to_bytes),
-    )
-
-
-def printable(text: str, keep: str = "") -> str:
-    r"""Escape what a terminal might obey: control characters, bidirectional marks, surrogates.
-
-    A backslash stays as it is: this is for reading, not for reading back. `keep` is let through.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode()
-        for char in text
     )
 
 

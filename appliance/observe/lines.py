@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 from structlog.processors import format_exc_info
@@ -26,7 +26,14 @@ class Form:
     event: tuple[Processor, ...]
 
 
-def make_stamp(wall_clock: Callable[[], float], pattern: str, zone: tzinfo | None) -> Callable[[], str]:
+class Stamp(Protocol):
+    """Say what time it is, or was `ago` seconds before."""
+
+    def __call__(self, ago: float = 0.0) -> str:
+        """Give the text."""
+
+
+def make_stamp(wall_clock: Callable[[], float], pattern: str, zone: tzinfo | None) -> Stamp:
     """Make the function that says what time it is.
 
     `pattern` is a strftime pattern down to the second, with `{ms}` where the milliseconds go; `zone`
@@ -36,9 +43,9 @@ def make_stamp(wall_clock: Callable[[], float], pattern: str, zone: tzinfo | Non
     second = -1
     head = ""
 
-    def stamp() -> str:
+    def stamp(ago: float = 0.0) -> str:
         nonlocal second, head
-        now = wall_clock()
+        now = wall_clock() - ago
         whole = int(now)
         if whole != second:
             second = whole
@@ -49,7 +56,7 @@ def make_stamp(wall_clock: Callable[[], float], pattern: str, zone: tzinfo | Non
     return stamp
 
 
-def stamp_event(stamp: Callable[[], str]) -> Processor:
+def stamp_event(stamp: Stamp) -> Processor:
     """Make the processor that gives an event its level and time."""
 
     def processor(_logger: object, level: str, fields: EventDict) -> EventDict:
@@ -60,13 +67,13 @@ def stamp_event(stamp: Callable[[], str]) -> Processor:
     return processor
 
 
-def stamp_session(stamp: Callable[[], str]) -> Processor:
+def stamp_session(stamp: Stamp) -> Processor:
     """Make the processor that takes a session's record out of its event, with level and time."""
 
     def processor(_logger: object, level: str, fields: EventDict) -> SessionRecord:
         record: SessionRecord = fields["record"]
         record.level = level
-        record.time = stamp()
+        record.time = stamp(fields["ago"])
         return record
 
     return processor

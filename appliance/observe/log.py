@@ -2,7 +2,7 @@
 
 A session's record is written for every connection, so its way is the shortest one structlog has: a
 filtering bound logger, two processors, msgspec, and a logger that only queues bytes. The bytes go out
-with flush(), once per loop turn.
+with flush(), which supervisor/journal.py calls for many records at once.
 """
 
 import os
@@ -82,10 +82,15 @@ class Log:
         first_byte_ms: float | None,
         duration_ms: float,
         attempts: int = 1,
+        ago: float = 0.0,
     ) -> None:
-        """Queue the record of a session that ended; None for what never came to be. Units: names.Field."""
+        """Queue the record of a session that ended `ago` seconds before; None for what never came to be.
+
+        Units: names.Field.
+        """
         self._session[cause](
             _EVENT,
+            ago=ago,
             record=SessionRecord(
                 _EVENT,
                 "",
@@ -123,7 +128,7 @@ class Log:
         return self._writer.dropped
 
     def flush(self) -> bool:
-        """Write what stdout takes now; True when nothing is left. Once per loop turn."""
+        """Write what stdout takes now; True when nothing is left."""
         return self._writer.flush()
 
     def close(self, timeout: float = _CLOSE_TIMEOUT) -> int:

@@ -86,8 +86,8 @@ class Field(StrEnum):
     )
     STAGE = "stage", Kind.STRING, "", "How far the session came."
     CAUSE = "cause", Kind.STRING, "", "What ended the session."
-    UP = "up", Kind.INTEGER, "bytes", "Passed from client to endpoint."
-    DOWN = "down", Kind.INTEGER, "bytes", "Passed from endpoint to client."
+    UP = "up", Kind.INTEGER, "bytes", "From client to endpoint, as far as the kernel took them to send."
+    DOWN = "down", Kind.INTEGER, "bytes", "From endpoint to client, as far as the kernel took them to send."
     CONNECT_MS = (
         "connect_ms",
         Kind.NUMBER,
@@ -124,10 +124,23 @@ class Field(StrEnum):
         "milliseconds",
         "After how long a new worker takes the place. Left out when none will.",
     )
-    SESSIONS = "sessions", Kind.INTEGER, "sessions", "How many are live."
+    SESSIONS_MAX = (
+        "sessions_max",
+        Kind.INTEGER,
+        "sessions",
+        "How many each worker takes at a time: as many as its file descriptors allow.",
+    )
     DEADLINE_MS = "deadline_ms", Kind.NUMBER, "milliseconds", "After how long live sessions are cut."
     NAME = "name", Kind.STRING, "", "The host name."
-    ERROR = "error", Kind.STRING, "", "What failed: the errno's name (EMFILE) or the message."
+    ERROR = (
+        "error",
+        Kind.STRING,
+        "",
+        (
+            "What failed: the errno's name (EMFILE), `session_limit` (the worker has all the sessions its "
+            "file descriptors allow), or the message."
+        ),
+    )
     COUNT = "count", Kind.INTEGER, "lines", "How many were dropped since the last such report."
     EXCEPTION = "exception", Kind.STRING, "lines", "The traceback."
     MESSAGE = "message", Kind.STRING, "", "What is the matter, in a sentence."
@@ -182,8 +195,7 @@ class Event(StrEnum):
         "ready",
         (Level.INFO,),
         "Every worker accepts clients.",
-        (),
-        (Field.WORKERS, Field.PID, Field.VERSION),
+        (Field.WORKERS, Field.PID, Field.VERSION, Field.SESSIONS_MAX),
     )
     WORKER_STARTED = "worker_started", (Level.INFO,), "A worker runs.", (Field.WORKER, Field.PID)
     WORKER_ENDED = (
@@ -197,23 +209,23 @@ class Event(StrEnum):
         "draining",
         (Level.INFO,),
         "No more clients are accepted; live sessions may end by themselves until the deadline.",
-        (),
-        (Field.WORKER, Field.SIGNAL, Field.SESSIONS, Field.DEADLINE_MS),
+        (Field.SIGNAL, Field.DEADLINE_MS),
     )
     STOPPED = "stopped", (Level.INFO,), "The gateway ends; the last record."
     LISTENER_PAUSED = (
         "listener_paused",
         (Level.WARNING,),
-        "Accepting stopped for lack of file descriptors; clients wait in the kernel's queue.",
-        (Field.RULE, Field.LISTENER, Field.ERROR),
-        (Field.WORKER,),
+        (
+            "A worker accepts no more at this listener for now: it lacks file descriptors or memory, or has "
+            "all the sessions it may have; `error` says which. Its clients wait in the kernel's queue."
+        ),
+        (Field.RULE, Field.LISTENER, Field.ERROR, Field.WORKER),
     )
     LISTENER_RESUMED = (
         "listener_resumed",
         (Level.INFO,),
-        "Accepting again after listener_paused.",
-        (Field.RULE, Field.LISTENER),
-        (Field.WORKER,),
+        "The worker accepts again after listener_paused.",
+        (Field.RULE, Field.LISTENER, Field.WORKER),
     )
     LOG_DROPPED = (
         "log_dropped",
@@ -224,23 +236,22 @@ class Event(StrEnum):
     INTERNAL_ERROR = (
         "internal_error",
         (Level.ERROR,),
-        "A fault in Portway, with its traceback. Please report it.",
+        "A fault in Portway, with its traceback. Please report it. In the master there is no `worker`.",
         (Field.EXCEPTION,),
-        (Field.SESSION, Field.RULE, Field.WORKER, Field.MESSAGE),
+        (Field.WORKER,),
     )
     RESOLVE_FAILED = (
         "resolve_failed",
         (Level.WARNING,),
         "A host name of the ruleset does not resolve.",
-        (Field.NAME, Field.ERROR),
-        (Field.RULE, Field.WORKER),
+        (Field.NAME, Field.ERROR, Field.WORKER),
     )
     WARNING = (
         "warning",
         (Level.WARNING,),
         "Something an operator should know and nothing else reports.",
         (Field.MESSAGE,),
-        (Field.RULE, Field.LISTENER, Field.WORKER, Field.ERROR),
+        (Field.LISTENER, Field.WORKER, Field.ERROR),
     )
 
 

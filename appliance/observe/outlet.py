@@ -5,7 +5,11 @@ process that inherited it, so it is set on a description of our own where one ca
 
     pipe, fifo, terminal   opened again through /proc/self/fd: open(2) makes a new description
     socket                 cannot be opened again (ENXIO): MSG_DONTWAIT on each send
-    file, /dev/null        written as it is: a write to a file does not wait for a reader
+    file                   written as it is, for a write to a file does not wait for a reader; but O_APPEND is
+                           set on the description, for all who share it: behind `>` the next line after
+                           a truncation (logrotate's copytruncate) would leave a hole of NULs before it, and
+                           a description of our own would write over what is written to stderr (2>&1)
+    /dev/null              written as it is
 
 Every outlet writes to a descriptor of its own, at 3 or above: if stdout is closed later and its number
 comes back as a client's socket, no log line goes there.
@@ -18,6 +22,7 @@ import select
 import socket
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,6 +55,8 @@ def open_outlet(fd: int) -> Outlet:
             return _socket(fd)
         if stat.S_ISFIFO(mode) or os.isatty(fd):
             return _reopened(fd)
+        if stat.S_ISREG(mode):
+            _append(fd)
         return _plain(_own(fd), WHOLE)
     except OSError:
         return nowhere()
@@ -62,6 +69,11 @@ def nowhere() -> Outlet:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     return Outlet(-1, write, WHOLE, lambda: None)
+
+
+def _append(fd: int) -> None:
+    with suppress(OSError):  # a file system that refuses it has no better way to be written
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
 
 
 def _own(fd: int) -> int:

@@ -29,7 +29,19 @@ when it ends, whether it was served or refused:
 _READER: Final = """
 A reader that stalls, dies or fills its disk never stalls forwarding. Each process holds up to 1 MiB of lines
 for it; what comes beyond is dropped, and a `log_dropped` record stands in the place of the lines that are
-missing. Processes that share one pipe, socket or file do not mix their lines.
+missing. Processes that share one pipe, socket or file do not mix their lines. A file is appended to, so it
+may be truncated under way (logrotate's `copytruncate`).
+
+What to know before counting:
+
+- While there are many records they are written together, up to 50 ms after a session's end, which is what
+  `time` says.
+- A worker that is killed (SIGKILL, out of memory) leaves no records of the sessions it had.
+- At the gateway's end a stalled reader has one second more. Lines it has not taken by then are lost, and
+  nothing counts them.
+- `up` and `down` count bytes given to the other side's kernel. What of them a client or endpoint that
+  aborted never read is counted too.
+- An endpoint that accepts and resets before the gateway could see the connection is `dial_refused`.
 """
 
 _SAMPLE_TIME: Final = 1700000000.123

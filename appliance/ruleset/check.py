@@ -3,14 +3,12 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
 
 from appliance.problem import quoted
 from appliance.ruleset.decode import Seen
 from appliance.ruleset.finding import Finding, Path
+from appliance.ruleset.loops import called, hosts, loops
 from appliance.values import MAX_PORT, ListenAddress, TargetAddress
-
-_EVERY: Final = ("0.0.0.0", "::")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ def check(rules: list[Seen]) -> list[Finding]:
     findings.extend(_binds(rules))
     for rule in rules:
         findings.extend(_ranges(rule))
-        findings.extend(_loops(rule))
+    findings.extend(loops(rules))
     return findings
 
 
@@ -42,7 +40,7 @@ def _names(rules: list[Seen]) -> Iterator[Finding]:
         if rule.name in first:
             hint = "give each rule a name of its own: logs and metrics tell rules apart by it"
             yield Finding(
-                path, f"{quoted(rule.name)} is already the name of a rule", hint, other=first[rule.name]
+                path, f"{quoted(rule.name)} is already the name of a rule", hint, others=(first[rule.name],)
             )
         first.setdefault(rule.name, path)
 
@@ -53,22 +51,13 @@ def _binds(rules: list[Seen]) -> Iterator[Finding]:
     listeners = ((rule, path, address) for rule in rules for path, address in rule.listen)
     for position, (rule, path, address) in enumerate(listeners):
         bind = _Bind(position, path, rule, address)
-        for host in _hosts(address):
+        for host in hosts(address):
             by_host[host].append(bind)
     clashes = {
         (clash[0].order, clash[1].order): clash for binds in by_host.values() for clash in _clashes(binds)
     }
     for order in sorted(clashes):
         yield _taken(*clashes[order])
-
-
-def _hosts(address: ListenAddress) -> tuple[str, ...]:
-    """Give what the kernel tells apart: the addresses of either family, or a path. Port 0 never clashes."""
-    if address.path:
-        return (f"unix:{address.path}",)
-    if not address.first_port:
-        return ()
-    return (address.host,) if address.host else _EVERY
 
 
 def _clashes(binds: list[_Bind]) -> Iterator[tuple[_Bind, _Bind]]:
@@ -86,30 +75,33 @@ def _clashes(binds: list[_Bind]) -> Iterator[tuple[_Bind, _Bind]]:
 
 
 def _taken(first: _Bind, second: _Bind) -> Finding:
-    whose = "this rule" if first.rule is second.rule else _called(first.rule)
+    whose = "this rule" if first.rule is second.rule else called(first.rule)
     what = f"{second.address} is already taken by {whose}"
     if first.address != second.address:
         what += f" with {first.address}"
     hint = (
         "give one of them another path" if first.address.path else "give one of them another address or port"
     )
-    return Finding(second.path, what, hint, other=first.path)
-
-
-def _called(rule: Seen) -> str:
-    return f"rule {quoted(rule.name)}" if rule.name is not None else "a rule"
+    return Finding(second.path, what, hint, others=(first.path,))
 
 
 def _ranges(rule: Seen) -> Iterator[Finding]:
-    for path, to in rule.to:
-        if to.port_count == 1:
-            continue
-        for listen_path, listen in rule.listen:
-            if listen.port_count != to.port_count:
-                what = f"{to} has {_ports(to)}, where {listen} has {_ports(listen)}"
-                hint = f"each listen port goes to the target port at the same offset: {_as_long(to, listen)}"
-                yield Finding(path, what, hint, other=listen_path)
-                break
+    ranges = [(path, to) for path, to in rule.to if to.port_count > 1]
+    if not ranges or not rule.listen:
+        return
+    listen_path, listen = rule.listen[0]
+    for other_path, other in rule.listen[1:]:
+        if other.port_count != listen.port_count:
+            # No range of targets fits both, so a hint about the targets would only send round in circles.
+            what = f"the listeners differ: {other} has {_ports(other)}, {listen} has {_ports(listen)}"
+            hint = "a range of targets goes with listeners of one length: give each length a rule of its own"
+            yield Finding(other_path, what, hint, others=(listen_path,))
+            return
+    for path, to in ranges:
+        if to.port_count != listen.port_count:
+            what = f"{to} has {_ports(to)}, where {listen} has {_ports(listen)}"
+            hint = f"each listen port goes to the target port at the same offset: {_as_long(to, listen)}"
+            yield Finding(path, what, hint, others=(listen_path,))
 
 
 def _ports(address: ListenAddress | TargetAddress) -> str:
@@ -123,32 +115,3 @@ def _as_long(to: TargetAddress, listen: ListenAddress) -> str:
     if last > MAX_PORT:
         return "make them the same length"
     return f"write {quoted(str(replace(to, last_port=last)))}"
-
-
-def _loops(rule: Seen) -> Iterator[Finding]:
-    for path, to in rule.to:
-        for listen_path, listen in rule.listen:
-            if _reaches(to, listen):
-                what = f"{to} leads back to this rule's own listener {listen}"
-                hint = "every session would open another one, without end: name the server that is meant"
-                yield Finding(path, what, hint, other=listen_path)
-                break
-
-
-def _reaches(to: TargetAddress, listen: ListenAddress) -> bool:
-    """Say whether what is sent to `to` arrives at `listen`, as far as that can be told without the host."""
-    if to.path or listen.path:
-        return to.path == listen.path
-    if not listen.first_port or to.first_port > listen.last_port or to.last_port < listen.first_port:
-        return False
-    mine = set(_hosts(listen))
-    return not mine.isdisjoint(_arrives(to.host))
-
-
-def _arrives(host: str) -> set[str]:
-    """Give the listen hosts at which a dial of `host` ends up on this machine."""
-    if host in {"localhost", "localhost."}:
-        return {"127.0.0.1", "::1", *_EVERY}
-    if host == "::1":
-        return {host, "::"}
-    return {host, "0.0.0.0"} if host.startswith("127.") else {host}

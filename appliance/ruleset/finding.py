@@ -19,14 +19,14 @@ _SHOWN_BITS: Final = 64
 class Finding:
     """One thing that is wrong.
 
-    `at_key` points at the key and not at its value. `other` is a second place that `what` ends with.
+    `at_key` points at the key and not at its value. `others` are further places that `what` speaks of.
     """
 
     path: Path
     what: str
     hint: str | None = None
     at_key: bool = False
-    other: Path | None = None
+    others: tuple[Path, ...] = ()
 
 
 def dotted(path: Path) -> str:

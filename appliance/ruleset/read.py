@@ -33,14 +33,18 @@ def _problems(source: Source, findings: list[Finding]) -> tuple[Problem, ...]:
     from appliance.ruleset.places import Places  # noqa: PLC0415 - tomlkit is needed only where there are problems
 
     places = Places(source)
-    problems = []
-    for finding in findings:
-        what = finding.what
-        if finding.other is not None:
-            what += f" ({source.file}:{places.of(finding.other).line})"
-        place = places.of(finding.path, at_key=finding.at_key)
-        problems.append(Problem(place, dotted(finding.path), what, finding.hint))
-    return tuple(sorted(problems))
+    return tuple(
+        sorted(
+            Problem(
+                places.of(finding.path, at_key=finding.at_key),
+                dotted(finding.path),
+                finding.what,
+                finding.hint,
+                tuple(places.of(other) for other in finding.others),
+            )
+            for finding in findings
+        )
+    )
 
 
 def _complete(file: File) -> Ruleset:

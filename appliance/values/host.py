@@ -14,6 +14,7 @@ _NUMERIC_END: Final = re.compile(r"(?:^|\.)(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?\Z")
 """No host name ends so: the resolver would read 10.1 and 0x7f.1 as IPv4 addresses (inet_aton(3))."""
 
 _MAX_NAME: Final = 253
+_IPV4_NUMBERS: Final = 4
 
 
 def ipv4(host: str) -> str | None:
@@ -39,9 +40,7 @@ def numeric(text: str, host: str) -> str | None:
     """
     if ":" not in host:
         if (dotted := ipv4(host)) is None and _NUMERIC_END.search(host):
-            raise Misread(
-                f"{quoted(text)} has no valid IPv4 address", "write it as in 10.0.0.5: no leading zeros"
-            )
+            raise Misread(f"{quoted(text)} has no valid IPv4 address", _ipv4_hint(host))
         return dotted
     address = ipv6(host)
     if address is None:
@@ -57,6 +56,17 @@ def numeric(text: str, host: str) -> str | None:
         )
     mapped = address.ipv4_mapped
     return str(address if mapped is None else mapped)
+
+
+def _ipv4_hint(host: str) -> str:
+    numbers = host.split(".")
+    if host.isdigit():
+        return 'an address stands before the colon, such as "10.0.0.5:80"'
+    if any(re.fullmatch("0[0-9]+", number) for number in numbers):
+        return "write it as in 10.0.0.5: no leading zeros"
+    if len(numbers) == _IPV4_NUMBERS and all(number.isdigit() for number in numbers):
+        return "each of its four numbers goes up to 255"
+    return "write four numbers from 0 to 255 with dots between, as in 10.0.0.5"
 
 
 def _zoned(text: str, host: str, address: ipaddress.IPv6Address) -> str:

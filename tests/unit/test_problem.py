@@ -47,6 +47,26 @@ def test_printable_escapes() -> None:
     )
 
 
+def test_printable_lets_through_what_it_is_told_to() -> None:
+    """Line ends of a traceback may stay, and nothing else with them."""
+    assert printable("büro-東京") == "büro-東京"
+    assert printable("a\n\r\tb", keep="\n") == "a\n\\r\\tb"
+
+
+def test_a_problem_of_a_whole_file_has_no_line() -> None:
+    """Where there is no text there is no line to look at."""
+    assert str(Problem(Place("edge.toml"), "", "cannot be read")) == "edge.toml: cannot be read"
+
+
+def test_other_places_stand_behind_what() -> None:
+    """A problem of several places names them all, and `what` alone none."""
+    problem = Problem(
+        Place("f", 3, 1, "x"), "k", "clashes", None, (Place("f", 1, 2, "y"), Place("f", 2, 1, "z"))
+    )
+    assert str(problem) == "f:3:1: k: clashes (f:1, f:2)"
+    assert problem.what == "clashes"
+
+
 def test_quoted_is_short_and_closed() -> None:
     """A quoted value shows its own quotes and backslashes as such, and a long one is cut."""
     assert quoted('a"b\\c\n') == '"a\\"b\\\\c\\n"'

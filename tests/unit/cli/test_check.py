@@ -2,12 +2,13 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from appliance.cli.check import check
+from appliance.__main__ import main
 from appliance.cli.ruleset_file import LARGEST, read_ruleset
 from appliance.ruleset import Ruleset
 
@@ -17,7 +18,7 @@ BAD = '[[rule]]\nname = "web"\nlisten = 80\nto = "10.0.0.5"\n'
 
 def run(*arguments: str, text: str | bytes | None = None) -> Result:
     """Run `portway check` with standard input."""
-    return CliRunner().invoke(check, arguments, input=text, catch_exceptions=False)
+    return CliRunner().invoke(main, ["check", *arguments], input=text, catch_exceptions=False)
 
 
 @pytest.fixture
@@ -78,22 +79,34 @@ def test_standard_input_is_a_ruleset_too() -> None:
 @pytest.mark.parametrize(
     ("path", "what"),
     [
-        ("nothing.toml", "nothing.toml:1:1: cannot be read: No such file or directory\n  hint: "),
-        (".", ".:1:1: cannot be read: Is a directory\n  hint: "),
-        ("edge.toml/x", "edge.toml/x:1:1: cannot be read: Not a directory\n  hint: "),
-        ("x" * 300, f"{'x' * 300}:1:1: cannot be read: File name too long\n"),
-        ("\x1b]0;x\x07", "\\x1b]0;x\\x07:1:1: cannot be read: No such file or directory\n  hint: "),
-        ("/dev/zero", "/dev/zero:1:1: is larger than 16 MiB\n  hint: "),
+        ("nothing.toml", "nothing.toml: cannot be read: No such file or directory\n  hint: "),
+        ("", '"": cannot be read: No such file or directory\n  hint: '),
+        (".", ".: cannot be read: Is a directory\n  hint: "),
+        ("edge.toml/x", "edge.toml/x: cannot be read: Not a directory\n  hint: "),
+        ("x" * 300, f"{'x' * 300}: cannot be read: File name too long\n"),
+        ("\x1b]0;x\x07", "\\x1b]0;x\\x07: cannot be read: No such file or directory\n  hint: "),
+        ("/dev/zero", "/dev/zero: is larger than 16 MiB\n  hint: "),
     ],
 )
 def test_a_file_that_cannot_be_read_is_a_problem(edge: Path, path: str, what: str) -> None:
-    """No traceback: the reason, a hint, and exit status 2; as JSON too."""
+    """No traceback: the reason, a hint, exit status 2, and no line that is not there; as JSON too."""
     edge.write_text(GOOD, encoding="utf-8")
     result = run(path)
     assert result.exit_code == 2
     assert result.stderr.startswith(what)
     (problem,) = json.loads(run(path, "--json").stdout)
-    assert (problem["line"], problem["column"]) == (1, 1)
+    assert (problem["line"], problem["column"]) == (None, None)
+
+
+def test_standard_input_may_be_closed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Behind `<&-` Python has no standard input at all: a problem like a file that is not there."""
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(SystemExit) as end:
+        read_ruleset("-")
+    assert end.value.code == 2
+    assert "<stdin>: cannot be read: standard input is closed\n" in capsys.readouterr().err
 
 
 def test_a_file_one_may_not_read_is_a_problem(edge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +119,7 @@ def test_a_file_one_may_not_read_is_a_problem(edge: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Path, "open", refuse)
     result = run("edge.toml")
     assert result.exit_code == 2
-    assert result.stderr.startswith("edge.toml:1:1: cannot be read: Permission denied\n  hint: ")
+    assert result.stderr.startswith("edge.toml: cannot be read: Permission denied\n  hint: ")
 
 
 def test_the_largest_file_is_still_read(edge: Path) -> None:

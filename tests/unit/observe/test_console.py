@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.observe.console import printable, size, span
+from appliance.observe.console import size, span
 from appliance.observe.log import Log, make_log
 from appliance.observe.names import Event
 from appliance.outcome import Cause, Stage
@@ -151,12 +151,6 @@ def test_a_traceback_cannot_command_the_terminal_either() -> None:
     text = screen.text()
     assert text.replace("\n", "").isprintable()
     assert "\\x1b]0;title\\x07\\r\n\\x9b2J" in text
-
-
-def test_what_is_printable_stays() -> None:
-    """Names in any script are shown as they are."""
-    assert printable("büro-東京") == "büro-東京"
-    assert printable("a\u202eb\x7f\t") == "a\\u202eb\\x7f\\t"
 
 
 @pytest.mark.parametrize(

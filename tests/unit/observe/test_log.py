@@ -149,10 +149,10 @@ def raised() -> Exception:
 
 def test_a_fault_brings_its_traceback(gateway: Gateway) -> None:
     """An internal error is one line that names the exception and where it was raised."""
-    gateway.log.error(Event.INTERNAL_ERROR, exc_info=raised(), session="01H")
+    gateway.log.error(Event.INTERNAL_ERROR, exc_info=raised(), worker=1)
     (record,) = gateway.records()
     assert deviations(record) == []
-    assert record["session"] == "01H"
+    assert record["worker"] == 1
     assert str(record["exception"]).startswith("Traceback")
     assert str(record["exception"]).endswith("ZeroDivisionError: division by zero")
     assert "in raised" in str(record["exception"])

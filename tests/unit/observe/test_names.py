@@ -86,8 +86,50 @@ def test_a_record_of_the_table_conforms() -> None:
     """What is listed is accepted, with and without what may be left out."""
     assert deviations(GOOD) == []
     paused = GOOD | {"event": "listener_paused", "level": "warning", "error": "EMFILE"}
-    assert deviations(paused) == []
     assert deviations(paused | {"worker": 0}) == []
+    fault = {key: value for key, value in GOOD.items() if key not in {"rule", "listener"}}
+    fault |= {"event": "internal_error", "level": "error", "exception": "Traceback"}
+    assert deviations(fault) == []
+    assert deviations(fault | {"worker": 0}) == []
+
+
+HEAD_ONLY: dict[str, object] = {"event": "", "level": "info", "time": "2026-01-01T00:00:00.000Z"}
+
+
+@pytest.mark.parametrize(
+    ("event", "level", "always"),
+    [
+        ("ready", "info", {"workers": 2, "pid": 7, "version": "1", "sessions_max": 500}),
+        ("draining", "info", {"signal": "SIGTERM", "deadline_ms": 30000.0}),
+        ("listener_paused", "warning", {"rule": "r", "listener": "l", "error": "EMFILE", "worker": 0}),
+        ("listener_resumed", "info", {"rule": "r", "listener": "l", "worker": 0}),
+        ("resolve_failed", "warning", {"name": "db.internal", "error": "x", "worker": 0}),
+    ],
+)
+def test_what_a_reader_may_rely_on(event: str, level: str, always: dict[str, object]) -> None:
+    """These records have each of these fields and no other: a field that nobody writes is not promised."""
+    record = HEAD_ONLY | {"event": event, "level": level} | always
+    assert deviations(record) == []
+    for field in always:
+        less = {key: value for key, value in record.items() if key != field}
+        assert deviations(less) == [f"{event} without {field}"]
+    for never in ("session", "message", "count"):
+        assert deviations(record | {never: HEAD_ONLY}) == [f"{event} with {never}", *types(never)]
+
+
+def types(field: str) -> list[str]:
+    """Say what is found where a field holds a table."""
+    kind = next(each.kind for each in Field if each == field)
+    return [f"{field} is {HEAD_ONLY!r}, not of type {kind}"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["`session_limit`", "50 ms", "SIGKILL", "nothing counts them", "other side's kernel", "copytruncate"],
+)
+def test_page_tells_what_a_count_may_miss(said: str) -> None:
+    """Who adds up records has to know when they are late, lost, or larger than what was read."""
+    assert said in " ".join(reference.page().split())
 
 
 @pytest.mark.parametrize(

@@ -218,6 +218,22 @@ def test_a_file(tmp_path: Path) -> None:
     assert lines_counted(path.read_bytes()) == 101
 
 
+def test_a_file_that_is_truncated_under_way(tmp_path: Path) -> None:
+    """After logrotate's copytruncate the log begins at the start of the file, with no hole before it."""
+    path = tmp_path / "log"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)  # as behind `>`
+    writer = writer_on(fd)
+    writer.write(b"before\n")
+    assert writer.flush()
+    os.truncate(path, 0)
+    writer.write(b"after\n")
+    assert writer.flush()
+    os.write(fd, b"stderr\n")  # 2>&1, or who shares the file else
+    writer.close(0)
+    os.close(fd)
+    assert path.read_bytes() == b"after\nstderr\n"
+
+
 def test_a_full_disk() -> None:
     """ENOSPC is counted, not raised."""
     fd = os.open("/dev/full", os.O_WRONLY)

@@ -50,12 +50,12 @@ def test_every_double_bind_is_found_and_no_other(listens: list[list[str]]) -> No
         if path != other_path and sockets(address) & sockets(other)
     }
     findings = check(rules)
-    told = {finding.path for finding in findings} | {finding.other for finding in findings}
+    told = {finding.path for finding in findings} | {path for finding in findings for path in finding.others}
     assert told == clashing
     order = {path: at for at, (path, _) in enumerate(binds)}
     for finding in findings:
-        assert finding.other is not None
-        assert order[finding.other] < order[finding.path]
+        (other,) = finding.others
+        assert order[other] < order[finding.path]
 
 
 def told(*rules: tuple[list[str], list[str]]) -> list[Finding]:
@@ -67,7 +67,7 @@ def test_ten_thousand_binds_of_one_port_are_each_told_once() -> None:
     """Every bind but the first is told, against one other: not every pair of them."""
     findings = told(*(([":80"], []) for _ in range(10_000)))
     assert len(findings) == 9_999
-    assert {finding.other for finding in findings} == {("rule", 0, "listen", 0)}
+    assert {finding.others for finding in findings} == {(("rule", 0, "listen", 0),)}
 
 
 @settings(deadline=None)
@@ -82,6 +82,94 @@ def test_a_loop_is_told_once_for_each_target() -> None:
     """A target that leads back through several listeners is one mistake."""
     findings = told(([":80", ":8080-8090"], ["127.0.0.1:80", "127.0.0.1:8085", "localhost:8080-8090"]))
     assert [finding.path[-1] for finding in findings if "leads back" in finding.what] == [0, 1, 2]
+
+
+def rings(*rules: tuple[list[str], list[str]]) -> list[str]:
+    """Give what is said of loops over several rules."""
+    return [finding.what for finding in told(*rules) if "closes a loop" in finding.what]
+
+
+def test_a_loop_over_two_rules_is_told_with_both() -> None:
+    """The target that closes it is named with the rules in their order and the place of the other one."""
+    (finding,) = told((["127.0.0.1:1"], ["127.0.0.1:2"]), (["127.0.0.1:2"], ["127.0.0.1:1"]))
+    assert finding.what == '127.0.0.1:1 closes a loop: rule "rule-1" to rule "rule-0" to rule "rule-1"'
+    assert (finding.path, finding.others) == (("rule", 1, "to", 0), (("rule", 0, "to", 0),))
+    assert finding.hint is not None
+
+
+def test_one_target_of_a_list_is_enough() -> None:
+    """Sessions take turns, so one in three enters the loop. Any way to reach a listener counts."""
+    assert rings((["[::1]:1"], ["10.0.0.5:80", "localhost:2"]), ([":2"], ["a:1", "b:1", "[::1]:1"]))
+    assert rings((["unix:/a"], ["unix:/b"]), (["unix:/b"], ["unix:/a"]))
+    assert rings((["0.0.0.0:1-9"], ["127.0.0.1:20"]), ([":80", "0.0.0.0:11-20"], ["127.9.9.9:4"]))
+
+
+def test_two_loops_through_one_rule_are_two_problems() -> None:
+    """Mending one leaves the other: both are told at once."""
+    said = rings(
+        (["127.0.0.1:1"], ["127.0.0.1:2", "127.0.0.1:3"]),
+        (["127.0.0.1:2"], ["127.0.0.1:1"]),
+        (["127.0.0.1:3"], ["127.0.0.1:1"]),
+    )
+    assert [what.rpartition(" to ")[2] for what in said] == ['rule "rule-1"', 'rule "rule-2"']
+
+
+def test_a_range_that_closes_several_loops_is_one_problem() -> None:
+    """The target has to be mended once."""
+    back = ["127.0.0.1:1"]
+    assert len(rings(([":1-9"], ["127.0.0.1:11-19"]), ([":11"], back), ([":12"], back), ([":19"], back))) == 3
+    assert (
+        len(rings(*(([f":1{at}"], ["127.0.0.1:1"]) for at in range(9)), ([":1"], ["127.0.0.1:10-18"]))) == 9
+    )
+    assert len(rings(([":1"], ["127.0.0.1:2"]), ([":2"], ["127.0.0.1:3"]), ([":3"], ["127.0.0.1:1-2"]))) == 1
+
+
+def test_a_long_loop_names_its_first_rules() -> None:
+    """A ring of 20,000 rules is one problem that can be read, and found without looking at each pair."""
+    ports = [f"127.0.{at >> 8}.{at & 255}:80" for at in range(20_000)]
+    (finding,) = told(*(([here], [there]) for here, there in zip(ports, [*ports[1:], ports[0]], strict=True)))
+    assert finding.what.endswith(
+        'loop: rule "rule-19999" to rule "rule-0" to rule "rule-1" to rule "rule-2" to rule "rule-3"'
+        ' to 19995 more to rule "rule-19999"'
+    )
+    assert len(finding.others) == 4
+
+
+hops = st.lists(st.sampled_from(range(1, 7)), min_size=1, max_size=3)
+
+
+@settings(deadline=None)
+@given(st.lists(hops, min_size=1, max_size=6))
+def test_every_loop_is_found_and_no_other(targets: list[list[int]]) -> None:
+    """There are problems if there is a loop, and without the targets they name there is none left."""
+    rules = [([f":{at + 1}"], [f"127.0.0.1:{to}" for to in set(tos)]) for at, tos in enumerate(targets)]
+    findings = told(*rules)
+    named = {finding.path for finding in findings}
+    assert bool(named) == bool(looping(rules, set()))
+    assert not looping(rules, named)
+
+
+def looping(rules: list[tuple[list[str], list[str]]], without: set[tuple[str | int, ...]]) -> set[int]:
+    """Take away, again and again, the rules that lead to no other: what is left are loops and ways there."""
+    onward = {
+        at: {
+            int(to.rpartition(":")[2]) - 1 for n, to in enumerate(tos) if ("rule", at, "to", n) not in without
+        }
+        for at, (_, tos) in enumerate(rules)
+    }
+    while ends := [at for at, to in onward.items() if not to & onward.keys()]:
+        for at in ends:
+            del onward[at]
+    return set(onward)
+
+
+def test_listeners_of_several_lengths_are_told_instead_of_the_targets() -> None:
+    """No range of targets goes with both: one problem, at the listener, and no hint that mends only one."""
+    (finding,) = told(([":80", ":8000-8009"], ["10.0.0.5:100-109", "10.0.0.6:100-101"]))
+    assert finding.path == ("rule", 0, "listen", 1)
+    assert finding.what == "the listeners differ: :8000-8009 has 10 ports, :80 has 1 port"
+    assert "a rule of its own" in (finding.hint or "")
+    assert not told(([":80", ":8000-8009"], ["10.0.0.5:100"]))
 
 
 def test_what_is_no_loop() -> None:
