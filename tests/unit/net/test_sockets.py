@@ -24,6 +24,7 @@ from appliance.net.sockets import (
 )
 from appliance.outcome import LEGAL, Cause, Stage
 from appliance.values import ListenAddress, TargetAddress
+from tests.ports import free_for_both_families
 from tests.unit.net.loop import tcp_pair
 
 CLIENT_GONE = [
@@ -167,10 +168,13 @@ def test_a_listener_neither_blocks_nor_outlives_an_exec() -> None:
 
 def test_an_ipv6_listener_leaves_ipv4_alone() -> None:
     """[::] and 0.0.0.0 at one port are two listeners."""
-    with listening_socket(endpoint_of(ListenAddress.parse("[::]:0")), reuse_port=False) as six:
-        port = six.getsockname()[1]
-        with listening_socket(Endpoint(socket.AF_INET, ("0.0.0.0", port), ""), reuse_port=False) as four:
-            assert four.getsockname()[1] == port
+    port = free_for_both_families()
+    six = endpoint_of(ListenAddress.parse(f"[::]:{port}"))
+    with (
+        listening_socket(six, reuse_port=False),
+        listening_socket(Endpoint(socket.AF_INET, ("0.0.0.0", port), ""), reuse_port=False) as four,
+    ):
+        assert four.getsockname()[1] == port
 
 
 def test_a_bind_that_fails_leaves_nothing() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from appliance.ruleset import Ruleset, read
 from appliance.supervisor.binding import Binder, Bound, Refusal
+from tests.ports import free_for_both_families
 
 LOOPBACK = "127.0.0.1"
 
@@ -281,8 +282,8 @@ def test_an_inherited_socket_is_used() -> None:
 @pytest.mark.parametrize("only_six", [False, True])
 def test_an_inherited_wildcard_is_matched(only_six: bool) -> None:
     """[::] of both families is `:port` as a whole; an IPv6-only one is half of it, and IPv4 is bound."""
-    outside = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=not only_six)
-    port = outside.getsockname()[1]
+    port = free_for_both_families()
+    outside = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=not only_six)
     with bound(f":{port}", inherited=[outside]) as binder:
         assert not binder.refused
         families = [(one.sockets[0].family, one.inherited) for one in binder.bound]
@@ -293,8 +294,9 @@ def test_an_inherited_wildcard_is_matched(only_six: bool) -> None:
 
 def test_an_inherited_ipv4_wildcard_is_half_of_both() -> None:
     """0.0.0.0 from outside is the IPv4 half of `:port`; IPv6 is bound."""
-    outside = listening("0.0.0.0")
-    with bound(f":{outside.getsockname()[1]}", inherited=[outside]) as binder:
+    port = free_for_both_families()
+    outside = listening("0.0.0.0", port)
+    with bound(f":{port}", inherited=[outside]) as binder:
         assert not binder.refused
         assert [one.inherited for one in binder.bound] == [False, True]
 
