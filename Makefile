@@ -52,7 +52,9 @@ clean: ## Remove what the other targets made
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Portway needs Python 3.11 or later; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	@# Debian keeps what makes a virtual environment in a package of its own.
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { rm -rf $(VENV); \
+		[ "$$(id -u)" = 0 ] && apt-get -qq update && apt-get -qqy install python3-venv && $(PYTHON) -m venv $(VENV); } || { \
 		echo "This Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
 
 $(VENV)/portway.done: $(VENV)/bin/python requirements.lock pyproject.toml
