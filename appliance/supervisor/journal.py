@@ -35,10 +35,10 @@ class Journal:
         """Have the log written: a record was queued, or noted down."""
         self._count += 1
         if self._count == BATCH:  # at once: a turn that ends all sessions has more than the log holds
-            self._flush()
+            self.flush()
         elif self._count == 1:
             if self._reactor.now - self._flushed >= WAIT:
-                self._reactor.defer(self._flush)
+                self._reactor.defer(self.flush)
             else:
                 self._retry(self._flushed + WAIT)
 
@@ -46,7 +46,8 @@ class Journal:
         if self._slot is None:
             self._slot = self._reactor.arm(when, self)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write now: what the reader takes."""
         self._count = 0
         self._flushed = self._reactor.now
         self._prepare()
@@ -70,12 +71,12 @@ class Journal:
 
     def on_event(self, events: int) -> None:  # noqa: ARG002  OUT, or HUP and ERR when the reader is gone
         """Write on: the reader has read, or gone."""
-        self._flush()
+        self.flush()
 
     def on_deadline(self, now: float) -> None:  # noqa: ARG002
         """Write what has waited."""
         self._slot = None
-        self._flush()
+        self.flush()
 
     def on_fault(self) -> None:
         """Nothing ends: the log goes on with the next record."""

@@ -85,7 +85,7 @@ class Master:
             self._log.warning(
                 Event.WARNING, message="this host has no IPv6: listening on IPv4 only", listener=address
             )
-        self._journal.wrote()
+        self._journal.flush()
         for place in self._places:
             self._fill(place)
         try:
@@ -121,7 +121,7 @@ class Master:
                 self._log.warning(
                     Event.WARNING, message=f"{name} does nothing; restart to apply a new ruleset"
                 )
-                self._journal.wrote()
+                self._journal.flush()
 
     def _stop(self, why: signal.Signals) -> None:
         """First time: drain. Second time: cut."""
@@ -133,7 +133,7 @@ class Master:
         within = self._ruleset.gateway.drain_timeout
         notify("STOPPING=1")
         self._log.info(Event.DRAINING, signal=why.name, deadline_ms=within * 1000)
-        self._journal.wrote()
+        self._journal.flush()
         # Close here first: a worker takes who is in the queue, then closes the last copy.
         self._binder.close()
         self._order(Drain(within))
@@ -173,7 +173,7 @@ class Master:
             self._log.warning(
                 Event.WARNING, message="cannot start a worker yet", worker=place.index, error=name
             )
-            self._journal.wrote()
+            self._journal.flush()
             self._reactor.arm(self._reactor.now + pause, _Later(partial(self._fill, place)))
 
     def _start(self, place: Place) -> None:
@@ -197,7 +197,7 @@ class Master:
         place.pid, place.line, place.started = pid, mine, self._reactor.now
         self._reactor.watch(mine.fileno(), IN, _Replies(mine, place, self._replied))
         self._log.info(Event.WORKER_STARTED, worker=place.index, pid=pid)
-        self._journal.wrote()
+        self._journal.flush()
 
     def _become_worker(self, place: Place, line: Line, mask: set[int | signal.Signals]) -> NoReturn:
         """Let go of all that is the master's, and never come back."""
@@ -257,7 +257,7 @@ class Master:
                 pid=os.getpid(),
                 version=__version__,
             )
-            self._journal.wrote()
+            self._journal.flush()
             notify("READY=1")
 
     def _reap(self) -> None:
@@ -286,7 +286,7 @@ class Master:
             pause = self._next_pause(place)
             self._log.warning(Event.WORKER_ENDED, worker=place.index, pid=pid, **how, restart_ms=pause * 1000)
             self._reactor.arm(self._reactor.now + pause, _Later(partial(self._fill, place)))
-        self._journal.wrote()
+        self._journal.flush()
 
     def _next_pause(self, place: Place) -> float:
         if self._reactor.now - place.started >= STEADY:
@@ -297,7 +297,7 @@ class Master:
 
     def _report_fault(self, fault: BaseException) -> None:
         self._log.error(Event.INTERNAL_ERROR, exc_info=fault)
-        self._journal.wrote()
+        self._journal.flush()
 
 
 def _signal_name(number: int) -> str:
