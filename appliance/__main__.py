@@ -33,11 +33,11 @@ _HINTS: Final = {
 class Verbs(click.Group):
     """The verbs, each imported when it is called: `portway run` need not wait for what `check` imports."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  as click calls it
         """Name the verbs in the order in which a newcomer meets them."""
         return list(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  same
         """Import a verb."""
         if cmd_name not in VERBS:
             return None

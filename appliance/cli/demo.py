@@ -19,9 +19,9 @@ from appliance.cli.gateway import tell
 from appliance.cli.intranet import PAGE, intranet_server
 from appliance.cli.problems import complain
 from appliance.cli.ruleset_file import WRONG_INPUT, read_ruleset
-from appliance.net.sockets import raise_fd_limit
 from appliance.ruleset import Rule, Ruleset
 from appliance.supervisor.binding import Binder
+from appliance.supervisor.process import raise_fd_limit
 from appliance.values import ListenAddress, TargetAddress
 
 if TYPE_CHECKING:

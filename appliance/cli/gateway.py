@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from appliance.cli.problems import complain
-from appliance.net.sockets import open_standard_fds, peer_text, raise_fd_limit
+from appliance.net.sockets import peer_text
 from appliance.ruleset import Ruleset
 from appliance.supervisor.binding import Binder, Refusal, inherited_sockets
 from appliance.supervisor.master import Master
+from appliance.supervisor.process import open_standard_fds, raise_fd_limit
 
 MOST_TOLD: Final = 10
 """How many refusals are printed: what keeps 60,000 ports from being bound is mostly one thing."""

@@ -153,7 +153,7 @@ class Attempt:
         else:
             self._caller.dial_failed(self._cause)
 
-    def on_deadline(self, now: float) -> None:  # noqa: ARG002
+    def on_deadline(self, now: float) -> None:  # noqa: ARG002  as the timers call it
         """Try the busy endpoints again."""
         self._retry = None
         self.attempts -= len(self._busy)

@@ -9,7 +9,6 @@ since splice(2) looks at nothing else.
 """
 
 import errno
-import os
 import socket
 import struct
 from dataclasses import dataclass
@@ -188,24 +187,3 @@ _DIAL_CAUSES: Final = {
 def dial_cause(number: int | None) -> Cause:
     """Say what an errno of connect(2), or a SO_ERROR after it, means for the session."""
     return _DIAL_CAUSES.get(number or 0, Cause.DIAL_UNREACHABLE)
-
-
-def take_error(connection: Socket) -> int:
-    """Return and clear the socket's pending error (SO_ERROR); 0 is none."""
-    return connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-
-
-def raise_fd_limit() -> int:
-    """Lift the soft limit of open files to the hard one; return it."""
-    import resource  # noqa: PLC0415  wanted once, at the start
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
-
-
-def open_standard_fds() -> None:
-    """Open what is closed of fds 0, 1 and 2 on /dev/null, or a session's socket would become "stdout"."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004  stderr
-        pass
-    os.close(fd)

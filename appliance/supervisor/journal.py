@@ -73,7 +73,7 @@ class Journal:
         """Write on: the reader has read, or gone."""
         self.flush()
 
-    def on_deadline(self, now: float) -> None:  # noqa: ARG002
+    def on_deadline(self, now: float) -> None:  # noqa: ARG002  as the timers call it
         """Write what has waited."""
         self._slot = None
         self.flush()

@@ -320,7 +320,7 @@ class _Signals:
         self._wakeup = wakeup
         self._take = take
 
-    def on_event(self, events: int) -> None:  # noqa: ARG002
+    def on_event(self, events: int) -> None:  # noqa: ARG002  IN is all it is watched for
         """Hand on which signals came."""
         self._take(self._wakeup.recv(4096))
 
@@ -338,7 +338,7 @@ class _Replies:
         self._place = place
         self._take = take
 
-    def on_event(self, events: int) -> None:  # noqa: ARG002
+    def on_event(self, events: int) -> None:  # noqa: ARG002  IN is all it is watched for
         """Hand on what the worker says."""
         try:
             message = self._line.hear()
@@ -358,7 +358,7 @@ class _Later:
     def __init__(self, task: Callable[[], None]) -> None:
         self._task = task
 
-    def on_deadline(self, now: float) -> None:  # noqa: ARG002
+    def on_deadline(self, now: float) -> None:  # noqa: ARG002  as the timers call it
         """Do it."""
         self._task()
 

@@ -69,4 +69,4 @@ def test_every_member_is_explained(members: type[Stage] | type[Cause]) -> None:
 def test_the_table_cannot_be_changed() -> None:
     """It is read by several modules."""
     with pytest.raises(TypeError):
-        LEGAL[Stage.ADMIT] = frozenset()  # type: ignore[index]
+        LEGAL[Stage.ADMIT] = frozenset()  # type: ignore[index]  # what is tried

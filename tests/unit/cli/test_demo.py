@@ -181,7 +181,7 @@ def test_a_signal_waits_until_the_gateway_is_known(tmp_path: Path, monkeypatch: 
 
     def start_and_signal(*arguments: object) -> "subprocess.Popen[bytes]":
         signal.raise_signal(signal.SIGINT)
-        started.append(start(*arguments))  # type: ignore[arg-type]
+        started.append(start(*arguments))  # type: ignore[arg-type]  # handed on as they came
         return started[0]
 
     monkeypatch.setattr(demo_gateway, "_start", start_and_signal)

@@ -72,7 +72,7 @@ class Script:
 def upstream(at: Loop, *targets: str, script: Script | None = None) -> Upstream:
     resolver = script or Script()
     addresses = [TargetAddress.parse(target) for target in targets]
-    return Upstream(at.reactor, resolver, addresses, TIMEOUT)  # type: ignore[arg-type]
+    return Upstream(at.reactor, resolver, addresses, TIMEOUT)  # type: ignore[arg-type]  # a stand-in
 
 
 @contextmanager
@@ -378,7 +378,7 @@ def test_a_target_on_an_absent_interface() -> None:
 
 def test_no_fd_for_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     """EMFILE of socket(2) is a cause, not a fault."""
-    from appliance.net import dial  # noqa: PLC0415
+    from appliance.net import dial  # noqa: PLC0415  to patch what it imported
 
     def refuse(*_: object) -> Socket:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

@@ -47,7 +47,7 @@ class Bound:
         if self.failures:
             number = self.failures.pop(0)
             raise OSError(number, os.strerror(number))
-        fd, peer = self.real._accept()  # type: ignore[attr-defined]
+        fd, peer = self.real._accept()  # type: ignore[attr-defined]  # see sockets.Socket
         assert isinstance(fd, int)
         return fd, peer
 
@@ -92,7 +92,7 @@ class Front:
 
     def listen(self, *, shared: bool = False) -> Listener:
         route = Route("rule", "listener", self, 3600.0, self.relay, self.sessions)
-        return Listener(self.at.reactor, self.bound, route, self, shared=shared)  # type: ignore[arg-type]
+        return Listener(self.at.reactor, self.bound, route, self, shared=shared)  # type: ignore[arg-type]  # a stand-in
 
     def listener_paused(self, listener: Listener, error: str) -> None:
         assert listener.state is State.PAUSED

@@ -3,8 +3,6 @@
 import errno
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,6 @@ from appliance.net.sockets import (
     keep_alive,
     listening_socket,
     peer_text,
-    take_error,
 )
 from appliance.outcome import LEGAL, Cause, Stage
 from appliance.values import ListenAddress, TargetAddress
@@ -137,7 +134,7 @@ def test_a_client_inherits_the_listeners_options(listen: str) -> None:
     """TCP_NODELAY and keep-alive with its times are on an accepted socket that nobody touched."""
     with listening_socket(endpoint_of(ListenAddress.parse(listen)), reuse_port=True) as listener:
         client = socket.create_connection(listener.getsockname()[:2])
-        fd, _ = listener._accept()  # type: ignore[attr-defined]
+        fd, _ = listener._accept()  # type: ignore[attr-defined]  # see sockets.Socket
         with client, socket.socket(fileno=fd) as accepted:
             tcp = {
                 option: accepted.getsockopt(socket.IPPROTO_TCP, option)
@@ -210,41 +207,3 @@ def test_keep_alive_can_be_set_on_an_endpoint() -> None:
         keep_alive(mine)
         assert mine.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert mine.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
-
-
-def test_take_error_takes() -> None:
-    """A pending error is told once."""
-    mine, theirs = tcp_pair()
-    with mine:
-        abort_on_close(theirs)
-        theirs.close()
-        assert take_error(mine) == errno.ECONNRESET
-        assert take_error(mine) == 0
-
-
-STANDARD_FDS = """
-import os, sys
-from appliance.net.sockets import open_standard_fds
-report = os.dup(1)
-os.set_inheritable(report, False)
-for fd in {closed}:
-    os.close(fd)
-before = {{fd: os.fstat(fd).st_rdev for fd in (0, 1, 2) if fd not in {closed}}}
-open_standard_fds()
-null = os.stat("/dev/null").st_rdev
-for fd in (0, 1, 2):
-    assert os.fstat(fd).st_rdev == before.get(fd, null)
-fresh = os.open("/", os.O_RDONLY)
-assert fresh == report + 1, fresh
-os.write(report, b"held")
-"""
-
-
-@pytest.mark.parametrize("closed", ["()", "(0,)", "(1, 2)", "(0, 1, 2)"])
-def test_standard_fds_are_opened_where_they_are_closed(closed: str) -> None:
-    """Afterwards 0, 1 and 2 are open, those that were are what they were, and no other fd is left."""
-    code = STANDARD_FDS.format(closed=closed)
-    child = subprocess.run(
-        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False
-    )
-    assert (child.returncode, child.stdout) == (0, b"held")

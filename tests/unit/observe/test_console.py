@@ -96,7 +96,7 @@ def test_an_event_is_a_line_with_its_fields() -> None:
 
 def raised() -> Exception:
     try:
-        1 / 0  # noqa: B018
+        1 / 0  # noqa: B018  raises
     except ZeroDivisionError as error:
         return error
     return Exception()

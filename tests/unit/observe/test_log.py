@@ -141,7 +141,7 @@ def test_an_event_keeps_the_order_of_its_fields(gateway: Gateway) -> None:
 
 def raised() -> Exception:
     try:
-        1 / 0  # noqa: B018
+        1 / 0  # noqa: B018  raises
     except ZeroDivisionError as error:
         return error
     return Exception()
