@@ -1,4 +1,8 @@
-"""Checks across keys and rules: names taken twice, ports bound twice, ranges that do not match, loops."""
+"""Checks across keys and rules: names taken twice, ports bound twice, ranges that do not match, loops.
+
+And what does not go with a rule's protocol. A rule whose protocol could not be understood is left out of the
+checks that depend on it.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -7,7 +11,8 @@ from dataclasses import dataclass, replace
 from appliance.problem import quoted
 from appliance.ruleset.decode import Seen
 from appliance.ruleset.finding import Finding, Path
-from appliance.ruleset.loops import called, hosts, loops
+from appliance.ruleset.loops import called, carried, hosts, loops
+from appliance.ruleset.rules import Protocol
 from appliance.values import MAX_PORT, ListenAddress, TargetAddress
 
 
@@ -27,6 +32,9 @@ def check(rules: list[Seen]) -> list[Finding]:
     findings.extend(_binds(rules))
     for rule in rules:
         findings.extend(_ranges(rule))
+        findings.extend(_not_for_udp(rule))
+        findings.extend(_not_for_tcp(rule))
+    findings.extend(_caps(rules))
     findings.extend(loops(rules))
     return findings
 
@@ -47,12 +55,13 @@ def _names(rules: list[Seen]) -> Iterator[Finding]:
 
 def _binds(rules: list[Seen]) -> Iterator[Finding]:
     """Find addresses bound twice: per host in the order of their ports, so in O(n log n)."""
-    by_host = defaultdict[str, list[_Bind]](list)
+    by_host = defaultdict[tuple[Protocol, str], list[_Bind]](list)
     listeners = ((rule, path, address) for rule in rules for path, address in rule.listen)
     for position, (rule, path, address) in enumerate(listeners):
         bind = _Bind(position, path, rule, address)
-        for host in hosts(address):
-            by_host[host].append(bind)
+        for protocol in carried(rule, address):
+            for host in hosts(address):
+                by_host[protocol, host].append(bind)
     clashes = {
         (clash[0].order, clash[1].order): clash for binds in by_host.values() for clash in _clashes(binds)
     }
@@ -76,13 +85,64 @@ def _clashes(binds: list[_Bind]) -> Iterator[tuple[_Bind, _Bind]]:
 
 def _taken(first: _Bind, second: _Bind) -> Finding:
     whose = "this rule" if first.rule is second.rule else called(first.rule)
-    what = f"{second.address} is already taken by {whose}"
+    what = f"{second.address}{_contested(first, second)} is already taken by {whose}"
     if first.address != second.address:
         what += f" with {first.address}"
     hint = (
         "give one of them another path" if first.address.path else "give one of them another address or port"
     )
     return Finding(second.path, what, hint, others=(first.path,))
+
+
+def _contested(first: _Bind, second: _Bind) -> str:
+    """Name what two binds clash in, where one could think that they do not."""
+    one, other = first.rule.protocol, second.rule.protocol
+    if first.address.path or one is None or other is None or one is other is Protocol.TCP:
+        return ""
+    return f"/{one.shared(other)}"
+
+
+def _not_for_udp(rule: Seen) -> Iterator[Finding]:
+    if rule.protocol is None or not rule.protocol.carries_udp:
+        return
+    for path, address in (*rule.listen, *rule.to):
+        if address.path:
+            what = f"{address} is a unix socket, and this rule carries UDP"
+            hint = "write an address and a port: unix sockets are for TCP alone"
+            yield Finding(path, what, hint)
+
+
+def _not_for_tcp(rule: Seen) -> Iterator[Finding]:
+    if rule.protocol is Protocol.TCP:
+        what = "is for UDP flows, and this rule carries TCP only"
+        hint = 'write protocol = "udp" or "tcp+udp", or take it out'
+        yield from (Finding((*rule.path, key), what, hint, at_key=True) for key in rule.flow_keys)
+
+
+def _caps(rules: list[Seen]) -> list[Finding]:
+    """Find caps of one client that are above those of all; where both are of [defaults], once."""
+    findings = {}
+    for rule in rules:
+        if rule.protocol is Protocol.TCP and rule.flow_keys:
+            continue  # they are a problem by themselves
+        if (finding := _cap(rule)) is not None:
+            findings[finding.path] = finding
+    return list(findings.values())
+
+
+def _cap(rule: Seen) -> Finding | None:
+    if rule.max_flows is None or rule.max_flows_per_client is None:
+        return None
+    (all_path, of_all), (one_path, of_one) = rule.max_flows, rule.max_flows_per_client
+    if of_one <= of_all:
+        return None
+    if "max_flows" in rule.flow_keys and "max_flows_per_client" not in rule.flow_keys:
+        what = f"max_flows = {of_all} is less than max_flows_per_client = {of_one}"
+        hint = f"write max_flows_per_client in this rule too, {of_all} at most"
+        return Finding(all_path, what, hint, others=(one_path,))
+    what = f"max_flows_per_client = {of_one} is more than max_flows = {of_all}"
+    hint = f"one client has no more flows than all of them together: write {of_all} at most, or take it out"
+    return Finding(one_path, what, hint, others=(all_path,))
 
 
 def _ranges(rule: Seen) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from appliance.ruleset.model import (
     decode_custom,
     each_address,
 )
+from appliance.ruleset.rules import Protocol
 from appliance.values import ListenAddress, Misread, TargetAddress
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -29,6 +30,13 @@ class Seen:
     name: str | None = None
     listen: tuple[tuple[Path, ListenAddress], ...] = ()
     to: tuple[tuple[Path, TargetAddress], ...] = ()
+    protocol: Protocol | None = Protocol.TCP
+    """What it carries, that of [defaults] included; None where that could not be understood."""
+    flow_keys: tuple[str, ...] = ()
+    """Which keys of UDP flows it has of its own."""
+    max_flows: tuple[Path, int] | None = None
+    max_flows_per_client: tuple[Path, int] | None = None
+    """The caps of its flows, those of [defaults] included, each with its place."""
 
 
 @dataclass(slots=True)
@@ -74,13 +82,14 @@ def _table(decoded: Decoded, table: type[T], path: Path, raw: object) -> T | Non
 
 
 def _rules(decoded: Decoded, document: dict[str, object]) -> list[RuleTable]:
-    raw = document.get("rule", [])
+    raw, defaults = document.get("rule", []), document.get("defaults")
+    defaults = defaults if isinstance(defaults, dict) else {}
     if isinstance(raw, dict):
         hint = "write [[rule]], with two brackets on each side: a file has a list of rules"
         decoded.findings.append(
             Finding(("rule",), "is one table, where a list of rules is wanted", hint, at_key=True)
         )
-        _rule(decoded, ("rule",), raw)
+        _rule(decoded, ("rule",), raw, defaults)
         return []
     if not isinstance(raw, list):
         hint = "write [[rule]] on a line of its own, its keys below"
@@ -91,37 +100,63 @@ def _rules(decoded: Decoded, document: dict[str, object]) -> list[RuleTable]:
         hint = "add [[rule]], and below it name, listen and to"
         path: Path = ("rule",) if "rule" in document else ()
         decoded.findings.append(Finding(path, "there is no [[rule]], so nothing would be forwarded", hint))
-    rules = [_rule(decoded, ("rule", index), element) for index, element in enumerate(raw)]
+    rules = [_rule(decoded, ("rule", index), element, defaults) for index, element in enumerate(raw)]
     return [rule for rule in rules if rule is not None]
 
 
-def _rule(decoded: Decoded, path: Path, raw: object) -> RuleTable | None:
+def _rule(decoded: Decoded, path: Path, raw: object, defaults: dict[str, object]) -> RuleTable | None:
     rule = _table(decoded, RuleTable, path, raw)
-    if rule is not None and isinstance(raw, dict):
+    if isinstance(raw, dict):
+        decoded.rules.append(_seen(path, raw, rule, defaults))
+    return rule
+
+
+def _seen(path: Path, raw: dict[str, object], rule: RuleTable | None, defaults: dict[str, object]) -> Seen:
+    """Give what is right in a rule; `rule` is None where something is wrong with it."""
+    if rule is None:
+        name = _name(path, raw)
+        listen = _understood(ListenAddress, (*path, "listen"), raw.get("listen", []))
+        to = _understood(TargetAddress, (*path, "to"), raw.get("to", []))
+    else:
+        name = rule.name
         listen = _placed((*path, "listen"), raw["listen"], rule.listen)
         to = _placed((*path, "to"), raw["to"], rule.to)
-        decoded.rules.append(Seen(path, rule.name, listen, to))
-    elif isinstance(raw, dict):
-        decoded.rules.append(_seen(path, raw))
-    return rule
+    tables = ((path, raw), (("defaults",), defaults))
+    return Seen(
+        path,
+        name,
+        listen,
+        to,
+        protocol=_protocol(raw, defaults),
+        flow_keys=tuple(key.name for key in keys_of(RuleTable).values() if key.for_flows and key.name in raw),
+        max_flows=_number("max_flows", tables),
+        max_flows_per_client=_number("max_flows_per_client", tables),
+    )
+
+
+def _name(path: Path, raw: dict[str, object]) -> str | None:
+    name = raw.get("name")
+    wrong = _explain_value(keys_of(RuleTable)["name"], path, name)
+    return name if isinstance(name, str) and not wrong else None
+
+
+def _protocol(raw: dict[str, object], defaults: dict[str, object]) -> Protocol | None:
+    written = raw.get("protocol", defaults.get("protocol", Protocol.TCP))
+    return next((protocol for protocol in Protocol if protocol == written), None)
+
+
+def _number(name: str, tables: tuple[tuple[Path, dict[str, object]], ...]) -> tuple[Path, int] | None:
+    """Give what the first of these tables that has a key says, if it is right."""
+    path, value = next(((path, table[name]) for path, table in tables if name in table), ((), None))
+    if not isinstance(value, int) or _explain_value(keys_of(RuleTable)[name], path, value):
+        return None
+    return (*path, name), value
 
 
 def _placed(path: Path, raw: object, addresses: tuple[A, ...]) -> tuple[tuple[Path, A], ...]:
     if isinstance(raw, list):
         return tuple(((*path, index), address) for index, address in enumerate(addresses))
     return ((path, addresses[0]),)
-
-
-def _seen(path: Path, raw: dict[str, object]) -> Seen:
-    """Give what is right in a rule that has something wrong."""
-    name = raw.get("name")
-    wrong_name = _explain_value(keys_of(RuleTable)["name"], path, name)
-    return Seen(
-        path,
-        name if isinstance(name, str) and not wrong_name else None,
-        _understood(ListenAddress, (*path, "listen"), raw.get("listen", [])),
-        _understood(TargetAddress, (*path, "to"), raw.get("to", [])),
-    )
 
 
 def _understood(kind: type[A], path: Path, raw: object) -> tuple[tuple[Path, A], ...]:
@@ -161,7 +196,7 @@ def _explain_value(key: Key, path: Path, raw: object) -> list[Finding]:
     except msgspec.ValidationError as error:
         if isinstance(error.__cause__, Misread):
             return [Finding(path, error.__cause__.what, error.__cause__.hint)]
-        hint = f"such as {key.name} = {literal(key.examples[0])}"
+        hint = f"such as {key.name} = {literal(key.example(raw))}"
         return [Finding(path, f"wants {key.wants}, found {found(raw)}", hint)]
     return []
 

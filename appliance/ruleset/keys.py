@@ -28,7 +28,8 @@ _LONGEST_COMPARED: Final = 64
 class Key:
     """One key of a table.
 
-    `default` is what leaving it out means; None where that is not allowed, or where another table says it.
+    `default` is the value that leaving it out stands for; None where it may not be left out, and where that
+    stands for no value: `otherwise` then says in words what it means. `for_flows` is for UDP flows alone.
     """
 
     name: str
@@ -39,6 +40,14 @@ class Key:
     aka: tuple[str, ...]
     is_required: bool
     default: str | None
+    otherwise: str | None
+    for_flows: bool
+
+    def example(self, raw: object) -> object:
+        """Give the example that is nearest to what was written instead."""
+        texts = [example for example in self.examples if isinstance(example, str)]
+        written = raw[:_LONGEST_COMPARED].lower() if isinstance(raw, str) else ""
+        return next(iter(difflib.get_close_matches(written, texts, n=1)), self.examples[0])
 
 
 @cache
@@ -47,10 +56,12 @@ def keys_of(table: Table) -> Mapping[str, Key]:
     info = inspect.type_info(table)
     fields = info.fields if isinstance(info, inspect.StructType) else ()
     types = {field.encode_name: field.type for field in msgspec.structs.fields(table)}
-    return MappingProxyType({field.encode_name: _key(field, types[field.encode_name]) for field in fields})
+    return MappingProxyType(
+        {field.encode_name: _key(table, field, types[field.encode_name]) for field in fields}
+    )
 
 
-def _key(field: inspect.Field, type_: object) -> Key:
+def _key(table: Table, field: inspect.Field, type_: object) -> Key:
     meta = field.type if isinstance(field.type, inspect.Metadata) else inspect.Metadata(field.type)
     schema, extra = meta.extra_json_schema or {}, meta.extra or {}
     return Key(
@@ -62,6 +73,8 @@ def _key(field: inspect.Field, type_: object) -> Key:
         aka=extra.get("aka", ()),
         is_required=field.required,
         default=_default(field),
+        otherwise=_otherwise(table, field, extra),
+        for_flows=extra.get("for_flows", False),
     )
 
 
@@ -69,6 +82,13 @@ def _default(field: inspect.Field) -> str | None:
     if field.default is not msgspec.NODEFAULT:
         return str(field.default)
     return None if field.default_factory is msgspec.NODEFAULT else str(field.default_factory())
+
+
+def _otherwise(table: Table, field: inspect.Field, extra: Mapping[str, str]) -> str | None:
+    """Say what leaving a key out means where that is no value; the keys of a rule are in [defaults] too."""
+    if field.required:
+        return None
+    return "as [defaults] has it" if table is RuleTable else extra.get("otherwise")
 
 
 def literal(example: object) -> str:

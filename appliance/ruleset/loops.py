@@ -1,6 +1,7 @@
 """Loops: targets that lead back to where a session came in, by one rule or by way of others.
 
-Each session of a loop opens the next one, until no file descriptor is left.
+Each session of a loop opens the next one, until no file descriptor is left. Sessions and flows stay what they
+are: what comes in over TCP never gets to a listener of UDP.
 """
 
 from bisect import bisect_left
@@ -12,6 +13,7 @@ from typing import Final
 from appliance.problem import quoted
 from appliance.ruleset.decode import Seen
 from appliance.ruleset.finding import Finding, Path
+from appliance.ruleset.rules import Protocol
 from appliance.values import ListenAddress, TargetAddress
 
 EVERY: Final = ("0.0.0.0", "::")
@@ -27,7 +29,13 @@ def loops(rules: list[Seen]) -> Iterator[Finding]:
     """Give every target that leads back to its own rule, and one target of every loop over several."""
     for rule in rules:
         yield from _own(rule)
-    yield from _Walk(rules).loops()
+    told: frozenset[Path] = frozenset()
+    for protocol in (Protocol.TCP, Protocol.UDP):
+        # Whoever mends a target that closes a loop of one protocol has mended it for the other one as well.
+        carrying = [rule for rule in rules if rule.protocol in {protocol, Protocol.BOTH}]
+        findings = list(_Walk(carrying, protocol, told).loops())
+        told = frozenset(finding.path for finding in findings)
+        yield from findings
 
 
 def hosts(address: ListenAddress) -> tuple[str, ...]:
@@ -37,6 +45,15 @@ def hosts(address: ListenAddress) -> tuple[str, ...]:
     if not address.first_port:
         return ()
     return (address.host,) if address.host else EVERY
+
+
+def carried(rule: Seen, address: ListenAddress) -> Iterator[Protocol]:
+    """Give what comes in at a listener of a rule, as far as that is known and can be: TCP, UDP or both."""
+    if rule.protocol is not None:
+        if rule.protocol.carries_tcp:
+            yield Protocol.TCP
+        if rule.protocol.carries_udp and not address.path:
+            yield Protocol.UDP
 
 
 def called(rule: Seen) -> str:
@@ -49,7 +66,8 @@ def _own(rule: Seen) -> Iterator[Finding]:
         for listen_path, listen in rule.listen:
             if _reaches(to, listen):
                 what = f"{to} leads back to this rule's own listener {listen}"
-                hint = "every session would open another one, without end: name the server that is meant"
+                one = "flow" if rule.protocol is Protocol.UDP else "session"
+                hint = f"every {one} would open another one, without end: name the server that is meant"
                 yield Finding(path, what, hint, others=(listen_path,))
                 break
 
@@ -100,11 +118,12 @@ class _Ports:
             at += 1
 
 
-def _index(rules: list[Seen]) -> dict[str, _Ports]:
+def _index(rules: list[Seen], protocol: Protocol) -> dict[str, _Ports]:
     listeners = sorted(
         (host, *_ports(address), number)
         for number, rule in enumerate(rules)
         for _, address in rule.listen
+        if protocol in carried(rule, address)
         for host in hosts(address)
     )
     index = defaultdict[str, _Ports](_Ports)
@@ -131,9 +150,12 @@ class _Walk:
     It finds a target for each loop that is closed on the way, and without these targets there is no loop.
     """
 
-    def __init__(self, rules: list[Seen]) -> None:
+    def __init__(self, rules: list[Seen], protocol: Protocol, mended: frozenset[Path]) -> None:
         self._rules = rules
-        self._index = _index(rules)
+        self._protocol = protocol
+        self._mended = mended
+        """The targets to leave out."""
+        self._index = _index(rules, protocol)
         self._depth: dict[int, int] = {}
         """Where the rules of the way stand on it; -1 for those that are done."""
 
@@ -167,6 +189,8 @@ class _Walk:
     def _onward(self, number: int) -> Iterator[tuple[Path, TargetAddress, int]]:
         """Give the rules that the targets of a rule lead to, each once for each target."""
         for path, to in self._rules[number].to:
+            if path in self._mended:
+                continue
             reached = {
                 rule
                 for host in _arrives(to)
@@ -182,5 +206,6 @@ class _Walk:
         if more := len(way) - depth - len(names):
             names.append(f"{more} more")
         what = f"{to} closes a loop: {' to '.join((*names, names[0]))}"
-        hint = "every session would go round without end: one of them has to name the server that is meant"
+        one = "flow" if self._protocol is Protocol.UDP else "session"
+        hint = f"every {one} would go round without end: one of them has to name the server that is meant"
         return Finding(path, what, hint, others=tuple(step.path for step in told))

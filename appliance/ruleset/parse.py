@@ -52,7 +52,7 @@ def _not_read(source: Source, error: Exception) -> Problem:
         source.at(number.start()),
         "",
         "a number has too many digits",
-        "the largest that a ruleset takes is 256",
+        "the largest that a ruleset takes is 1000000000",
     )
 
 

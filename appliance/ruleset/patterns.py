@@ -11,6 +11,8 @@ from appliance.values import MAX_UNIX_PATH
 DIFFERENCES: Final = (
     "a range that runs backwards",
     "a duration of more than 365 days",
+    "a size of more than 1024GiB, or than its key takes",
+    "a size of less than its key takes",
     "a host name of more than 253 characters",
     "a unix socket's path of more than 107 bytes that has fewer characters than bytes",
     "an IPv4-mapped IPv6 address as target that stands for 0.0.0.0",
@@ -60,3 +62,4 @@ TARGET: Final = _whole(rf"(?:(?!0\.0\.0\.0:){_IPV4}|(?!\[[0:.]+\]){_BRACKETED}|{
 DURATION: Final = _whole(
     "(?=.*[1-9])" + "".join(f"(?:(?:0|[1-9][0-9]{{0,10}}){unit})?" for unit in ("d", "h", "m", "s", "ms"))
 )
+SIZE: Final = _whole("[1-9][0-9]{0,12}(?:[kMG]?B|[KMG]iB)")

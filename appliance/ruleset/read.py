@@ -1,15 +1,20 @@
 """A ruleset from the bytes of its file: the one way in."""
 
-from msgspec import UNSET
+from typing import TypeVar
+
+from msgspec import UNSET, UnsetType
 
 from appliance.problem import Problem
 from appliance.ruleset.check import check
 from appliance.ruleset.decode import decode
 from appliance.ruleset.finding import Finding, dotted
-from appliance.ruleset.model import DefaultsTable, File, RuleTable
+from appliance.ruleset.model import FLOW_IDLE, SESSION_IDLE, DefaultsTable, File, RuleTable
 from appliance.ruleset.parse import parse
 from appliance.ruleset.rules import Gateway, Rule, Ruleset
 from appliance.ruleset.source import Source
+
+T = TypeVar("T")
+D = TypeVar("D")
 
 
 def read(text: bytes, file: str) -> Ruleset | tuple[Problem, ...]:
@@ -54,13 +59,27 @@ def _complete(file: File) -> Ruleset:
 
 
 def _rule(rule: RuleTable, defaults: DefaultsTable) -> Rule:
-    connect_timeout = defaults.connect_timeout if rule.connect_timeout is UNSET else rule.connect_timeout
-    idle_timeout = defaults.idle_timeout if rule.idle_timeout is UNSET else rule.idle_timeout
+    idle_timeout = _given(_own(rule.idle_timeout, defaults.idle_timeout))
     return Rule(
         name=rule.name,
         listen=tuple(rule.listen),
         to=tuple(rule.to),
-        protocol=defaults.protocol if rule.protocol is UNSET else rule.protocol,
-        connect_timeout=float(connect_timeout),
-        idle_timeout=float(idle_timeout),
+        protocol=_own(rule.protocol, defaults.protocol),
+        connect_timeout=float(_own(rule.connect_timeout, defaults.connect_timeout)),
+        idle_timeout=float(SESSION_IDLE if idle_timeout is None else idle_timeout),
+        flow_idle_timeout=float(FLOW_IDLE if idle_timeout is None else idle_timeout),
+        responses=_given(_own(rule.responses, defaults.responses)),
+        max_flows=_given(_own(rule.max_flows, defaults.max_flows)),
+        max_flows_per_client=_given(_own(rule.max_flows_per_client, defaults.max_flows_per_client)),
+        receive_buffer=int(_own(rule.receive_buffer, defaults.receive_buffer)),
     )
+
+
+def _own(own: T | UnsetType, default: D) -> T | D:
+    """Give what a rule says, else what [defaults] says."""
+    return default if own is UNSET else own
+
+
+def _given(value: T | UnsetType) -> T | None:
+    """Give what is said, or None where neither says it."""
+    return None if value is UNSET else value

@@ -44,13 +44,18 @@ _NOTATIONS: Final = """
 | `unix:/run/app.sock` | a unix socket: an absolute path of at most 107 bytes |
 
 A range in `to` is as long as each of the ranges in `listen`; every port goes to the one at the same offset.
-No two rules listen on the same port of the same address. An address of its own beside `0.0.0.0` or `[::]` on
-the same port is allowed: the kernel prefers it.
+No two rules of one protocol listen on the same port of the same address. An address of its own beside
+`0.0.0.0` or `[::]` on the same port is allowed: the kernel prefers it. A unix socket is for TCP rules only.
 
 ## Durations
 
 Whole numbers with `d`, `h`, `m`, `s` or `ms`, the largest first: `1d`, `1h30m`, `5s`, `250ms`. More than
 nothing, and at most `365d`.
+
+## Sizes
+
+A whole number with `B`, with `kB`, `MB`, `GB` (powers of 1000) or with `KiB`, `MiB`, `GiB` (powers of 1024):
+`4MiB`, `512kB`, `4096B`. More than nothing, and at most `1024GiB`.
 """
 
 
@@ -73,7 +78,9 @@ def _rows(table: Table) -> Iterator[str]:
 def _default(key: Key) -> str:
     if key.is_required:
         return "required"
-    return f"`{literal(key.default)}`" if key.default is not None else "as `[defaults]` has it"
+    if key.default is not None:
+        return f"`{literal(key.default)}`"
+    return (key.otherwise or "").replace("[defaults]", "`[defaults]`")
 
 
 def _examples(key: Key) -> str:

@@ -12,6 +12,24 @@ class Protocol(StrEnum):
     """What a rule forwards."""
 
     TCP = "tcp"
+    UDP = "udp"
+    BOTH = "tcp+udp"
+
+    @property
+    def carries_tcp(self) -> bool:
+        """Whether TCP sessions come in."""
+        return self is not Protocol.UDP
+
+    @property
+    def carries_udp(self) -> bool:
+        """Whether UDP flows come in."""
+        return self is not Protocol.TCP
+
+    def shared(self, other: "Protocol") -> "Protocol | None":
+        """Give what both carry."""
+        if other in {self, Protocol.BOTH}:
+            return self
+        return other if self is Protocol.BOTH else None
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +47,11 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     A range in `to` is as long as each range of `listen`: `to[n].at(offset)` is the endpoint for the port that
     is `offset` above the listen range's first. Time-outs are in seconds.
+
+    `idle_timeout` is that of TCP sessions, `flow_idle_timeout` that of UDP flows. What follows is for flows
+    alone: `responses` is how many answers end one, None for no such end; `max_flows` and
+    `max_flows_per_client` are how many there may be at a time, None for as many as file descriptors allow;
+    `receive_buffer` is how many bytes the kernel is asked to hold for each UDP socket.
     """
 
     name: str
@@ -37,10 +60,15 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     protocol: Protocol
     connect_timeout: float
     idle_timeout: float
+    flow_idle_timeout: float
+    responses: int | None
+    max_flows: int | None
+    max_flows_per_client: int | None
+    receive_buffer: int
 
 
 class Ruleset(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole ruleset. Names are unique, and no two rules listen on the same port of the same address."""
+    """A whole ruleset. Names are unique; no two rules listen on a port of one protocol and address."""
 
     gateway: Gateway
     rules: tuple[Rule, ...]

@@ -7,20 +7,26 @@ from typing import Final
 import msgspec
 
 from appliance.ruleset.keys import HEADERS, keys_of
-from appliance.ruleset.model import Duration, File, ListenAddresses, TargetAddresses
-from appliance.ruleset.patterns import DURATION, LISTEN, TARGET
+from appliance.ruleset.model import BufferSize, Duration, File, ListenAddresses, TargetAddresses
+from appliance.ruleset.patterns import DURATION, LISTEN, SIZE, TARGET
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 _NOTATIONS: Final = MappingProxyType(
     {
         "Duration": ("A time with its units: d, h, m, s, ms.", DURATION),
+        "Size": ("A size with its unit: B, kB, MB, GB, or KiB, MiB, GiB for powers of 1024.", SIZE),
         "ListenAddress": ("An address to listen on.", LISTEN),
         "TargetAddress": ("An address to dial.", TARGET),
     }
 )
 _NAMES: Final[Mapping[type, str]] = MappingProxyType(
-    {Duration: "Duration", ListenAddresses: "ListenAddress", TargetAddresses: "TargetAddress"}
+    {
+        Duration: "Duration",
+        BufferSize: "Size",
+        ListenAddresses: "ListenAddress",
+        TargetAddresses: "TargetAddress",
+    }
 )
 
 
@@ -32,6 +38,8 @@ def json_schema() -> dict[str, object]:
         for key in keys_of(table).values():
             if key.default is not None:
                 properties[key.name]["default"] = key.default
+            elif key.otherwise:
+                properties[key.name]["description"] += f" Left out: {key.otherwise}."
     root = components.pop(File.__name__)
     return {"$schema": DIALECT, **root, "title": "Portway ruleset", "$defs": {**components, **_notations()}}
 
@@ -39,9 +47,9 @@ def json_schema() -> dict[str, object]:
 def _custom(kind: type) -> dict[str, object]:
     """Describe the types msgspec does not know (its `schema_hook`)."""
     notation: dict[str, object] = {"$ref": f"#/$defs/{_NAMES[kind]}"}
-    if kind is Duration:
-        return notation
-    return {"anyOf": [notation, {"type": "array", "items": notation, "minItems": 1}]}
+    if kind in {ListenAddresses, TargetAddresses}:
+        return {"anyOf": [notation, {"type": "array", "items": notation, "minItems": 1}]}
+    return notation
 
 
 def _notations() -> dict[str, object]:

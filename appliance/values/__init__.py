@@ -1,4 +1,4 @@
-"""Addresses and durations, in the units people write.
+"""Addresses, durations and sizes, in the units people write.
 
 Every parser here takes text and gives a value, or raises `Misread`, which says what is wrong and what to
 write instead. The canonical text of a value reads back as the same value.
@@ -7,14 +7,18 @@ write instead. The canonical text of a value reads back as the same value.
 from appliance.values.address import MAX_PORT, MAX_UNIX_PATH, Address, ListenAddress, TargetAddress
 from appliance.values.duration import format_duration, parse_duration
 from appliance.values.misread import Misread
+from appliance.values.size import MAX_SIZE, format_size, parse_size
 
 __all__ = [
     "MAX_PORT",
+    "MAX_SIZE",
     "MAX_UNIX_PATH",
     "Address",
     "ListenAddress",
     "Misread",
     "TargetAddress",
     "format_duration",
+    "format_size",
     "parse_duration",
+    "parse_size",
 ]

@@ -37,6 +37,11 @@ def model(case: Path) -> str:
             "protocol": rule.protocol,
             "connect_timeout": rule.connect_timeout,
             "idle_timeout": rule.idle_timeout,
+            "flow_idle_timeout": rule.flow_idle_timeout,
+            "responses": rule.responses,
+            "max_flows": rule.max_flows,
+            "max_flows_per_client": rule.max_flows_per_client,
+            "receive_buffer": rule.receive_buffer,
         }
         for rule in ruleset.rules
     ]

@@ -18,10 +18,14 @@ SCHEMA = Draft202012Validator(json_schema())
 
 WHOLE_FILE = re.compile(
     r"is already the name of a rule|is already taken by|, where .* has|the listeners differ"
-    r"|leads back to|closes a loop"
-    r"|runs backwards|is too long|host name of \d+ characters|bytes long|cannot be dialled"
+    r"|leads back to|closes a loop|is a unix socket, and|is for UDP flows|is (?:more|less) than max_flows"
+    r"|runs backwards|is too (?:long|large|small)|host name of \d+ characters|bytes long|cannot be dialled"
+    r"|found the number \d+\.0$"
 )
-"""What only the reader checks: across keys and rules, and DIFFERENCES of the patterns."""
+"""What only the reader checks: across keys and rules, and DIFFERENCES of the patterns.
+
+And 1.0, which JSON has for a whole number, since it has one kind of number. TOML has two.
+"""
 
 SEED = """\
 # comment
@@ -43,6 +47,16 @@ name = "voice"
 listen = "192.0.2.1:16384-16483"
 to = ["db.internal:5432-5531"]
 connect_timeout = "250ms"
+
+[[rule]]
+name = "dns"
+protocol = "tcp+udp"
+listen = ":53"
+to = "10.0.0.2:53"
+responses = 1
+max_flows = 20_000
+max_flows_per_client = 1_000
+receive_buffer = "8MiB"
 """
 
 PIECES = [
@@ -92,6 +106,9 @@ PIECES = [
         "07:30:00",
         "workers",
         "idle_timeout",
+        "max_flows",
+        "protocol",
+        'udp"',
         "a.b",
     ),
 ]
@@ -172,8 +189,17 @@ def one_or_many(right: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
 
 
 durations = mostly(right_duration, written.durations())
-protocols = mostly(st.just("tcp"), st.sampled_from(["udp", "TCP"]))
-times = {"connect_timeout": durations, "idle_timeout": durations, "protocol": protocols}
+protocols = mostly(st.sampled_from(["tcp", "udp", "tcp+udp"]), st.sampled_from(["TCP", "tcp,udp", ""]))
+counts = mostly(st.integers(1, 1000), st.integers(-1, 2) | st.sampled_from([10**6, 10**6 + 1, 10**9, 2**70]))
+optional = {
+    "protocol": protocols,
+    "connect_timeout": durations,
+    "idle_timeout": durations,
+    "responses": counts,
+    "max_flows": counts,
+    "max_flows_per_client": counts,
+    "receive_buffer": mostly(st.sampled_from(["4KiB", "512kB", "4MiB", "1GiB"]), written.sizes()),
+}
 unknown = {"zzz": anything, "admin": st.just("x")}
 gateway = st.fixed_dictionaries(
     {},
@@ -188,7 +214,7 @@ rules = st.fixed_dictionaries(
         "listen": mostly(one_or_many(right_listen), st.just([]) | one_or_many(written.addresses())),
         "to": mostly(one_or_many(right_to), st.just([]) | one_or_many(written.addresses())),
     },
-    optional=times,
+    optional=optional,
 )
 
 
@@ -201,7 +227,7 @@ def documents(draw: st.DrawFn) -> dict[str, object]:
             mostly(gateway, st.dictionaries(st.text(max_size=3), anything, max_size=2))
         )
     if draw(st.booleans()):
-        document["defaults"] = draw(st.fixed_dictionaries({}, optional=times))
+        document["defaults"] = draw(st.fixed_dictionaries({}, optional=optional))
     tables = [document, *(table for table in document.values() if isinstance(table, dict))]
     if isinstance(document["rule"], list):
         tables += [rule for rule in document["rule"] if isinstance(rule, dict)]

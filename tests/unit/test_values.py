@@ -1,16 +1,21 @@
-"""Addresses and durations."""
+"""Addresses, durations and sizes."""
+
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.values import (
+    MAX_SIZE,
     Address,
     ListenAddress,
     Misread,
     TargetAddress,
     format_duration,
+    format_size,
     parse_duration,
+    parse_size,
 )
 from tests.unit.ruleset import written
 
@@ -151,7 +156,7 @@ def test_canonical_text_reads_back(text: str) -> None:
 def test_any_text_is_read_or_explained(text: str) -> None:
     """No text, however odd, raises anything but Misread, and what it says is fit for a terminal."""
     said: list[str | None] = []
-    for parse in (ListenAddress.parse, TargetAddress.parse, parse_duration):
+    for parse in (ListenAddress.parse, TargetAddress.parse, parse_duration, parse_size):
         try:
             parse(text)
         except Misread as misread:
@@ -264,3 +269,86 @@ def test_every_millisecond_formats_and_reads_back(milliseconds: int) -> None:
 def test_no_time_formats() -> None:
     """A duration of nothing, as a deadline may have left, has a text too."""
     assert format_duration(0.0) == "0s"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1B", 1),
+        ("4095B", 4095),
+        ("4KiB", 4096),
+        ("512kB", 512_000),
+        ("4MiB", 4_194_304),
+        ("20MB", 20_000_000),
+        ("1GB", 1_000_000_000),
+        ("1GiB", 1_073_741_824),
+        ("1024GiB", 1_099_511_627_776),
+    ],
+)
+def test_a_size_reads(text: str, size: int) -> None:
+    """A size is bytes, of units of 1000 or 1024, and formats back to what was written."""
+    assert parse_size(text) == size
+    assert format_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "hint"),
+    [
+        ("", "is no size", '"4MiB" or "512kB"'),
+        ("4096", "is no size", 'say the unit: write "4096B"'),
+        ("4mb", "is no size", 'did you mean "4MB" or "4MiB"?'),
+        ("4KB", "is no size", 'did you mean "4kB" or "4KiB"?'),
+        ("4k", "is no size", 'did you mean "4kB" or "4KiB"?'),
+        ("4G", "is no size", 'did you mean "4GB" or "4GiB"?'),
+        ("4mib", "is no size", 'write "4MiB"'),
+        ("4b", "is no size", 'write "4B"'),
+        ("4 MB", "is no size", 'write "4MB"'),
+        ("04MiB", "is no size", 'write "4MiB"'),
+        ("1.5MiB", "is no size", 'write "1536KiB"'),
+        ("1.5MB", "is no size", 'write "1500kB"'),
+        ("0.5m", "is no size", 'did you mean "500kB" or "512KiB"?'),
+        ("1.5B", "is no size", "whole number"),
+        ("0.0001kB", "is no size", "whole number"),
+        ("2000GiB ", "is no size", "whole number"),
+        ("9999999999999", "is no size", "whole number"),
+        ("0mb", "is no size", "whole number"),
+        ("4MB/s", "is no size", "whole number"),
+        ("-4MB", "is no size", "whole number"),
+        ("4TB", "is no size", "whole number"),
+        ("\u0664MB", "is no size", "whole number"),
+        ("\u0664", "is no size", "whole number"),
+        ("9" * 5000 + "B", "is no size", "whole number"),
+        ("0MiB", "is no room at all", "1B"),
+        ("1025GiB", "is too large", "1024GiB"),
+        ("1099511627777B", "is too large", "1024GiB"),
+    ],
+)
+def test_a_wrong_size_is_explained(text: str, what: str, hint: str) -> None:
+    """Each mistake is named, with what to write instead."""
+    with pytest.raises(Misread) as caught:
+        parse_size(text)
+    assert what in caught.value.what
+    assert hint in (caught.value.hint or "")
+
+
+@settings(deadline=None)
+@given(written.sizes())
+def test_a_size_that_a_hint_names_is_one(text: str) -> None:
+    """What is to be written instead of a size can be read, each of several."""
+    try:
+        parse_size(text)
+    except Misread as misread:
+        for mended in re.findall('"(.+?)"', misread.hint or ""):
+            assert parse_size(mended)
+
+
+@settings(deadline=None)
+@given(st.integers(1, MAX_SIZE) | st.integers(1, 1000).map((1 << 20).__mul__))
+def test_every_size_formats_and_reads_back(size: int) -> None:
+    """format_size and parse_size are inverse for every size there is."""
+    assert parse_size(format_size(size)) == size
+
+
+def test_no_size_formats() -> None:
+    """A buffer of nothing, as a kernel may report one, has a text too."""
+    assert format_size(0) == "0B"

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from appliance.__main__ import main
+from appliance.ruleset import Protocol, Ruleset
 
 PATIENCE = 20.0
 
@@ -68,6 +69,33 @@ def test_what_is_wrong_between_both_ends(listen: str, to: str, what: str) -> Non
     said = problems(listen, to)
     assert what in said
     assert "command line" not in said
+
+
+@pytest.mark.parametrize(
+    ("listen", "to", "what"),
+    [
+        ("unix:/run/a.sock", "10.0.0.5:53", "is a unix socket, and this rule carries UDP"),
+        (":53", "unix:/run/a.sock", "is a unix socket, and this rule carries UDP"),
+        ("127.0.0.1:53", "127.0.0.1:53", "every flow would open another one"),
+    ],
+)
+def test_what_is_wrong_with_udp(listen: str, to: str, what: str) -> None:
+    """With --udp it is a UDP rule that is checked."""
+    assert what in problems("--udp", listen, to)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "protocol"), [((), Protocol.TCP), (("--udp",), Protocol.UDP)], ids=["tcp", "udp"]
+)
+def test_udp_is_asked_for(
+    arguments: tuple[str, ...], protocol: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--udp makes it a rule for UDP, before or after the addresses; without it the rule is for TCP."""
+    served: list[Ruleset] = []
+    monkeypatch.setattr("appliance.cli.forward.serve", served.append)
+    for words in ((*arguments, ":53", "10.0.0.2:53"), (":53", "10.0.0.2:53", *arguments)):
+        assert CliRunner().invoke(main, ["forward", *words]).exit_code == 0
+    assert [[rule.protocol for rule in ruleset.rules] for ruleset in served] == [[protocol]] * 2
 
 
 def test_a_taken_address_is_a_failure() -> None:

@@ -5,6 +5,11 @@ import pytest
 from appliance.ruleset.keys import HEADERS, Table, keys_of, literal, unknown_hint
 from appliance.ruleset.model import DefaultsTable, File, GatewayTable, RuleTable
 
+RULE_HAS = (
+    "[[rule]] has name, listen, to, protocol, connect_timeout, idle_timeout, "
+    "responses, max_flows, max_flows_per_client, receive_buffer"
+)
+
 
 @pytest.mark.parametrize("table", list(HEADERS))
 def test_every_key_is_documented(table: Table) -> None:
@@ -20,7 +25,11 @@ def test_defaults_are_told_once() -> None:
     assert {key.name: key.default for key in keys_of(DefaultsTable).values()} == {
         "protocol": "tcp",
         "connect_timeout": "5s",
-        "idle_timeout": "1h",
+        "idle_timeout": None,
+        "responses": None,
+        "max_flows": None,
+        "max_flows_per_client": None,
+        "receive_buffer": "4MiB",
     }
     assert {key.name: key.default for key in keys_of(GatewayTable).values()} == {
         "workers": "auto",
@@ -28,6 +37,45 @@ def test_defaults_are_told_once() -> None:
     }
     assert {key.default for key in keys_of(RuleTable).values()} == {None}
     assert [key.name for key in keys_of(RuleTable).values() if key.is_required] == ["name", "listen", "to"]
+
+
+@pytest.mark.parametrize("table", list(HEADERS))
+def test_leaving_a_key_out_means_something(table: Table) -> None:
+    """Each key is required, has a default, or says in words what its absence means: never two of these."""
+    for key in keys_of(table).values():
+        assert sum((key.is_required, key.default is not None, key.otherwise is not None)) == 1
+
+
+def test_the_words_for_a_key_that_is_left_out() -> None:
+    """The words of [defaults] say what the program does; those of a rule point at [defaults]."""
+    defaults, rule = keys_of(DefaultsTable), keys_of(RuleTable)
+    assert defaults["idle_timeout"].otherwise == "1h for TCP, 1m for UDP"
+    assert rule["idle_timeout"].otherwise == rule["protocol"].otherwise == "as [defaults] has it"
+
+
+def test_the_keys_of_flows_are_marked() -> None:
+    """What a TCP rule cannot have is the same in both tables, and every other key is for both protocols."""
+    for table in (DefaultsTable, RuleTable):
+        assert [key.name for key in keys_of(table).values() if key.for_flows] == [
+            *("responses", "max_flows", "max_flows_per_client", "receive_buffer")
+        ]
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "example"),
+    [
+        ("protocol", "UDP", "udp"),
+        ("protocol", "tcp,udp", "tcp+udp"),
+        ("protocol", "both", "tcp"),
+        ("protocol", ["udp"], "tcp"),
+        ("protocol", "udp" * 1_000_000, "tcp"),
+        ("receive_buffer", 5, "4MiB"),
+        ("responses", "1", 1),
+    ],
+)
+def test_the_example_of_a_hint_is_the_nearest(name: str, written: object, example: object) -> None:
+    """What nearly is an example gets that one, anything else the first."""
+    assert keys_of(RuleTable)[name].example(written) == example
 
 
 def test_no_alias_is_a_key_or_means_two() -> None:
@@ -49,12 +97,12 @@ def test_no_alias_is_a_key_or_means_two() -> None:
         (RuleTable, "drain_timeout", "it belongs in [gateway]"),
         (RuleTable, "Backend", "did you mean to?"),
         (RuleTable, "LISTEN", "did you mean listen?"),
-        (RuleTable, "qqq", "[[rule]] has name, listen, to, protocol, connect_timeout, idle_timeout"),
-        (
-            RuleTable,
-            "q" * 1_000_000,
-            "[[rule]] has name, listen, to, protocol, connect_timeout, idle_timeout",
-        ),
+        (RuleTable, "proxy_responses", "did you mean responses?"),
+        (DefaultsTable, "udp_timeout", "did you mean idle_timeout?"),
+        (RuleTable, "max_flow", "did you mean max_flows?"),
+        (RuleTable, "rcvbuf", "did you mean receive_buffer?"),
+        (RuleTable, "qqq", RULE_HAS),
+        (RuleTable, "q" * 1_000_000, RULE_HAS),
         (RuleTable, "gateway", "did you mean [gateway], on a line of its own?"),
         (GatewayTable, "defalts", "did you mean [defaults], on a line of its own?"),
         (File, "workes", "did you mean workers, in [gateway]?"),

@@ -7,11 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.ruleset.patterns import DIFFERENCES, DURATION, LISTEN, TARGET
-from appliance.values import ListenAddress, Misread, TargetAddress, parse_duration
+from appliance.ruleset.model import BufferSize
+from appliance.ruleset.patterns import DIFFERENCES, DURATION, LISTEN, SIZE, TARGET
+from appliance.values import ListenAddress, Misread, TargetAddress, parse_duration, parse_size
 from tests.unit.ruleset import written
 
-TALLIED = ("runs backwards", "is too long", "host name of", "bytes long", "cannot be dialled")
+TALLIED = (
+    *("runs backwards", "is too long", "is too large", "is too small"),
+    *("host name of", "bytes long", "cannot be dialled"),
+)
 """What the parser says where only it refuses: one for each of DIFFERENCES."""
 
 Parser = Callable[[str], object]
@@ -20,6 +24,8 @@ NOTATIONS: dict[str, tuple[str, Parser, st.SearchStrategy[str]]] = {
     "listen": (LISTEN, ListenAddress.parse, written.addresses()),
     "target": (TARGET, TargetAddress.parse, written.addresses()),
     "duration": (DURATION, parse_duration, written.durations()),
+    "size": (SIZE, parse_size, written.sizes()),
+    "buffer": (SIZE, BufferSize.read, written.sizes()),
 }
 
 
@@ -55,9 +61,11 @@ def test_pattern_and_parser_agree(notation: str, data: st.DataObject) -> None:
     [
         (LISTEN, ListenAddress.parse, ":90-80", TALLIED[0]),
         (DURATION, parse_duration, "366d", TALLIED[1]),
-        (TARGET, TargetAddress.parse, ".".join(["x" * 62] * 5) + ":80", TALLIED[2]),
-        (LISTEN, ListenAddress.parse, "unix:/" + "é" * 60, TALLIED[3]),
-        (TARGET, TargetAddress.parse, "[::ffff:0:0]:80", TALLIED[4]),
+        (SIZE, parse_size, "1025GiB", TALLIED[2]),
+        (SIZE, BufferSize.read, "4095B", TALLIED[3]),
+        (TARGET, TargetAddress.parse, ".".join(["x" * 62] * 5) + ":80", TALLIED[4]),
+        (LISTEN, ListenAddress.parse, "unix:/" + "é" * 60, TALLIED[5]),
+        (TARGET, TargetAddress.parse, "[::ffff:0:0]:80", TALLIED[6]),
     ],
 )
 def test_a_difference_is_one(pattern: str, parse: Parser, text: str, tallied: str) -> None:
@@ -66,7 +74,9 @@ def test_a_difference_is_one(pattern: str, parse: Parser, text: str, tallied: st
     assert tallied in refusal(parse, text)
 
 
-@pytest.mark.parametrize(("pattern", "text"), [(LISTEN, ":80"), (TARGET, "a:80"), (DURATION, "5s")])
+@pytest.mark.parametrize(
+    ("pattern", "text"), [(LISTEN, ":80"), (TARGET, "a:80"), (DURATION, "5s"), (SIZE, "4MiB")]
+)
 def test_a_pattern_is_the_whole_text(pattern: str, text: str) -> None:
     """Nothing may stand before or after what a pattern takes, a line end neither."""
     assert re.search(pattern, text)

@@ -33,6 +33,9 @@ def test_values_have_their_plain_types() -> None:
     )
     assert (rule.connect_timeout, rule.idle_timeout, ruleset.gateway.drain_timeout) == (5.0, 3600.0, 30.0)
     assert rule.protocol is Protocol.TCP
+    assert (rule.flow_idle_timeout, rule.receive_buffer) == (60.0, 4 * 1024 * 1024)
+    assert (type(rule.flow_idle_timeout), type(rule.receive_buffer)) == (float, int)
+    assert (rule.responses, rule.max_flows, rule.max_flows_per_client) == (None, None, None)
     assert ruleset.gateway.workers is None
 
 
@@ -42,6 +45,39 @@ def test_a_rule_overrides_the_defaults() -> None:
     ruleset = read(text.encode(), "f")
     assert isinstance(ruleset, Ruleset)
     assert (ruleset.rules[0].idle_timeout, ruleset.rules[0].connect_timeout) == (120.0, 1.0)
+
+
+def test_one_idle_timeout_is_for_sessions_and_flows() -> None:
+    """Only where the file names none are there two: what it says holds for TCP and for UDP."""
+    for text in (f'[defaults]\nidle_timeout = "2m"\n{WEB}', f'{WEB}idle_timeout = "2m"\n'):
+        ruleset = read(text.encode(), "f")
+        assert isinstance(ruleset, Ruleset)
+        assert (ruleset.rules[0].idle_timeout, ruleset.rules[0].flow_idle_timeout) == (120.0, 120.0)
+
+
+def test_a_rule_overrides_what_defaults_say_of_flows() -> None:
+    """What is for flows alone is the rule's own, else that of [defaults], key by key."""
+    flows = 'max_flows = 10\nmax_flows_per_client = 5\nresponses = 2\nreceive_buffer = "64KiB"\n'
+    text = f'[defaults]\nprotocol = "udp"\n{flows}{WEB}responses = 1\nmax_flows = 20\n'
+    ruleset = read(text.encode(), "f")
+    assert isinstance(ruleset, Ruleset)
+    (rule,) = ruleset.rules
+    assert rule.protocol is Protocol.UDP
+    assert (rule.responses, rule.max_flows, rule.max_flows_per_client) == (1, 20, 5)
+    assert rule.receive_buffer == 65536
+
+
+@pytest.mark.parametrize(
+    ("protocol", "carries_tcp", "carries_udp"),
+    [(Protocol.TCP, True, False), (Protocol.UDP, False, True), (Protocol.BOTH, True, True)],
+)
+def test_what_a_protocol_carries(protocol: Protocol, carries_tcp: bool, carries_udp: bool) -> None:
+    """A rule for both is one for TCP and one for UDP."""
+    assert (protocol.carries_tcp, protocol.carries_udp) == (carries_tcp, carries_udp)
+    for other in Protocol:
+        shared = protocol.shared(other)
+        assert bool(shared and shared.carries_tcp) == (carries_tcp and other.carries_tcp)
+        assert bool(shared and shared.carries_udp) == (carries_udp and other.carries_udp)
 
 
 def test_equal_text_gives_equal_rulesets() -> None:

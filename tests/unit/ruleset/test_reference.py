@@ -28,6 +28,16 @@ def test_the_page_has_every_key() -> None:
     assert len(tables) == len(HEADERS)
 
 
+def test_every_row_says_what_leaving_its_key_out_means() -> None:
+    """The third cell is never empty: required, a value, or words."""
+    cells = re.findall(r"^\| `(\w+)` \| .+? \| (.+?) \| ", reference.page(), re.MULTILINE)
+    assert dict(cells[-9:])["idle_timeout"] == "as `[defaults]` has it"
+    assert ("idle_timeout", "1h for TCP, 1m for UDP") in cells
+    assert ("receive_buffer", '`"4MiB"`') in cells
+    assert ("name", "required") in cells
+    assert len(cells) == sum(len(keys_of(table)) for table in HEADERS)
+
+
 def test_its_example_is_right() -> None:
     """The ruleset at the head of the page is one."""
     (example,) = re.findall(r"```toml\n(.*?)```", reference.page(), re.DOTALL)
@@ -40,7 +50,8 @@ def test_its_examples_are_right() -> None:
     for table, header in HEADERS.items():
         for key in keys_of(table).values():
             for example in key.examples:
-                own = {**(rule if table is RuleTable else {}), key.name: literal(example)}
+                carried = {"protocol": '"udp"'} if key.for_flows else {}
+                own = {**(rule if table is RuleTable else {}), **carried, key.name: literal(example)}
                 tables = [(header, own)] if table is RuleTable else [(header, own), ("[[rule]]", rule)]
                 text = "".join(
                     f"{name}\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())

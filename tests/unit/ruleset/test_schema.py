@@ -9,6 +9,7 @@ from appliance.ruleset.keys import HEADERS, keys_of
 from appliance.ruleset.schema import DIALECT, json_schema
 
 RULE = {"name": "web", "listen": ":80", "to": "10.0.0.5:80"}
+FLOWS = {"responses": 1, "max_flows": 10, "max_flows_per_client": 5, "receive_buffer": "64KiB"}
 
 
 def test_it_is_a_schema() -> None:
@@ -18,12 +19,12 @@ def test_it_is_a_schema() -> None:
     Draft202012Validator.check_schema(schema)
     definitions = schema["$defs"]
     assert isinstance(definitions, dict)
-    for name in ("Duration", "ListenAddress", "TargetAddress"):
+    for name in ("Duration", "Size", "ListenAddress", "TargetAddress"):
         re.compile(definitions[name]["pattern"])
 
 
 def test_an_editor_can_explain_every_key() -> None:
-    """Each key has description, examples and, where it may be left out, default; no other key is allowed."""
+    """Each key has description, examples and what leaving it out means; no other key is allowed."""
     schema = json_schema()
     definitions = schema["$defs"]
     assert isinstance(definitions, dict)
@@ -34,7 +35,9 @@ def test_an_editor_can_explain_every_key() -> None:
         assert list(definition["properties"]) == list(keys_of(table))
         for key in keys_of(table).values():
             told = definition["properties"][key.name]
-            assert (told["description"], told["examples"]) == (key.description, list(key.examples))
+            otherwise = f" Left out: {key.otherwise}." if key.otherwise else ""
+            assert told["description"] == f"{key.description}{otherwise}"
+            assert told["examples"] == list(key.examples)
             assert told.get("default") == key.default
 
 
@@ -51,7 +54,14 @@ def test_an_editor_can_explain_every_key() -> None:
         ({"rule": [{**RULE, "listen": 80}]}, False),
         ({"rule": [{**RULE, "name": "a\n"}]}, False),
         ({"rule": [{**RULE, "idle_timeout": 5}]}, False),
-        ({"rule": [{**RULE, "protocol": "udp"}]}, False),
+        ({"rule": [{**RULE, "protocol": "UDP"}]}, False),
+        ({"rule": [{**RULE, "protocol": "udp", **FLOWS}, {**RULE, "protocol": "tcp+udp"}]}, True),
+        ({"defaults": FLOWS, "rule": [RULE]}, True),
+        ({"rule": [{**RULE, **FLOWS, "receive_buffer": "4mb"}]}, False),
+        ({"rule": [{**RULE, **FLOWS, "receive_buffer": 4096}]}, False),
+        ({"rule": [{**RULE, **FLOWS, "responses": 0}]}, False),
+        ({"rule": [{**RULE, **FLOWS, "responses": 1_000_001}]}, False),
+        ({"rule": [{**RULE, **FLOWS, "max_flows": "100"}]}, False),
         ({"rule": [{**RULE, "other": 1}]}, False),
         ({"rule": [{"name": "web", "listen": ":80"}]}, False),
         ({"gateway": {"workers": 0}, "rule": [RULE]}, False),

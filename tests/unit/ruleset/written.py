@@ -77,3 +77,13 @@ def durations() -> st.SearchStrategy[str]:
         lambda units: "".join(f"7{unit}" for unit in ("d", "h", "m", "s", "ms") if unit in units)
     )
     return whole | ordered | nearly(whole) | st.text(max_size=8)
+
+
+def sizes() -> st.SearchStrategy[str]:
+    """Give sizes, right and nearly right, with what is just outside what a key takes."""
+    count = st.sampled_from(
+        ["0", "1", "04", "1023", "1024", "1099511627776", "9" * 14, "1.5", "0.25", "-1", ""]
+    )
+    units = st.sampled_from(["B", "kB", "MB", "GB", "KiB", "MiB", "GiB", "KB", "mb", "k", "TB", " MiB", "ib"])
+    whole = st.builds("{}{}".format, count | st.integers(0, 10**13).map(str), units)
+    return whole | nearly(whole) | st.text(max_size=8)
