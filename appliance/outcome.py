@@ -1,7 +1,8 @@
-"""Where a session is, and why it ended.
+"""Where a session or flow is, why it ended, and why one of its datagrams was dropped.
 
 The stage is the one variable that drives a session and the field its record carries; the cause says
-which event ended it. Both are closed sets: docs, log and tests are made from them.
+which event ended it. A UDP flow passes the same stages, and its record has the same two fields. All are
+closed sets: docs, log and tests are made from them.
 """
 
 from enum import StrEnum, unique
@@ -11,21 +12,21 @@ from typing import Final
 
 @unique
 class Stage(StrEnum):
-    """How far a session came."""
+    """How far a session or flow came."""
 
     __hash__ = str.__hash__  # Enum's own is a Python function: 0.15 us for each look-up
 
     ADMIT = "admit"
     """Accepted; nothing done for it yet."""
     DIAL = "dial"
-    """A connection to an endpoint is being opened."""
+    """A connection to an endpoint is being opened; for a flow, its name is resolved or its socket made."""
     RELAY = "relay"
-    """Bytes pass."""
+    """Bytes or datagrams pass."""
 
 
 @unique
 class Cause(StrEnum):
-    """What ended a session."""
+    """What ended a session or flow."""
 
     __hash__ = str.__hash__
 
@@ -38,7 +39,7 @@ class Cause(StrEnum):
     ENDPOINT_RESET = "endpoint_reset"
     """The endpoint aborted (RST), or its host became unreachable."""
     IDLE_TIMEOUT = "idle_timeout"
-    """No byte moved either way for idle_timeout."""
+    """Nothing moved either way for idle_timeout."""
     DIAL_REFUSED = "dial_refused"
     """The last endpoint tried refused the connection."""
     DIAL_TIMEOUT = "dial_timeout"
@@ -49,10 +50,40 @@ class Cause(StrEnum):
     """The endpoint's host name does not resolve."""
     FD_LIMIT = "fd_limit"
     """The process or the system had no file descriptor, port or memory left for the endpoint."""
+    ANSWERED = "answered"
+    """The flow had all the answers its rule expects (responses)."""
+    FLOW_LIMIT = "flow_limit"
+    """The flow was the least recently used one, and ended to make room for a new one."""
+    ENDPOINT_REFUSED = "endpoint_refused"
+    """No program has the endpoint's port: its host said so (ICMP) to a datagram of the flow."""
+    ENDPOINT_UNREACHABLE = "endpoint_unreachable"
+    """The endpoint of the flow cannot be reached any more: ICMP or the routing table says so."""
     DRAIN = "drain"
     """The gateway was stopping and its drain deadline had passed."""
     INTERNAL = "internal"
     """A fault in Portway; the log has its traceback."""
+
+
+@unique
+class Drop(StrEnum):
+    """Why a datagram was dropped."""
+
+    __hash__ = str.__hash__
+
+    TRUNCATED = "truncated"
+    """It was longer than the buffer it was received into."""
+    TOO_LONG = "too_long"
+    """The way on takes no datagram that long (EMSGSIZE)."""
+    SEND_FULL = "send_full"
+    """The send buffer of the socket, or the queue of the device, was full."""
+    SEND_FAILED = "send_failed"
+    """The kernel refused to send it: no route, or forbidden by a firewall."""
+    DIALLING = "dialling"
+    """It came while the endpoint was being dialled, and no more could be held."""
+    RECEIVE_FULL = "receive_full"
+    """The kernel dropped it: the receive buffer was full."""
+    UNSENT = "unsent"
+    """The flow ended before it was sent."""
 
 
 _DIALLING: Final = frozenset(
@@ -62,6 +93,7 @@ _DIALLING: Final = frozenset(
         Cause.DIAL_UNREACHABLE,
         Cause.DIAL_RESOLVE,
         Cause.FD_LIMIT,
+        Cause.FLOW_LIMIT,
         Cause.DRAIN,
         Cause.INTERNAL,
     }
@@ -79,10 +111,14 @@ LEGAL: Final = MappingProxyType(
                 Cause.ENDPOINT_RESET,
                 Cause.IDLE_TIMEOUT,
                 Cause.FD_LIMIT,
+                Cause.ANSWERED,
+                Cause.FLOW_LIMIT,
+                Cause.ENDPOINT_REFUSED,
+                Cause.ENDPOINT_UNREACHABLE,
                 Cause.DRAIN,
                 Cause.INTERNAL,
             }
         ),
     }
 )
-"""Which causes can end a session in which stage."""
+"""Which causes can end a session or flow in which stage."""

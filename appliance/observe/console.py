@@ -2,24 +2,29 @@
 
     12:00:01.123 intranet-web  203.0.113.9:51022 -> 10.0.0.5:80  client_eof  up 1.2 kB  down 90.8 kB  812 ms
 
+A UDP flow's line goes on with its datagrams, and with those that were dropped, if any:
+
+    … up 41 B  down 120 B  3 ms  datagrams 1 up, 1 down  dropped 2 send_full
+
 Nothing a record holds reaches the terminal as a control sequence: what is not printable is escaped.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from structlog import dev
 from structlog.processors import format_exc_info
 from structlog.typing import EventDict
 
-from appliance.observe.lines import Form, Processor, make_stamp, stamp_event, stamp_session
+from appliance.observe.lines import Clock, Form, Processor, make_times, stamp_event, stamp_sessions
 from appliance.observe.names import Field, Level
 from appliance.observe.record import SessionRecord
+from appliance.outcome import Drop
 from appliance.problem import printable
 
-_COLOURS: Final = {Level.INFO: dev.GREEN, Level.WARNING: dev.YELLOW, Level.ERROR: dev.RED}
-_PLAIN: Final = {Level.INFO: "", Level.WARNING: "", Level.ERROR: ""}
+_COLOURS: Final[Mapping[str, str]] = {Level.INFO: dev.GREEN, Level.WARNING: dev.YELLOW, Level.ERROR: dev.RED}
+_PLAIN: Final[Mapping[str, str]] = {Level.INFO: "", Level.WARNING: "", Level.ERROR: ""}
 
 _UNIT: Final = 1000
 _MINUTE: Final = 60_000
@@ -27,16 +32,22 @@ _COARSE: Final = 10
 """Milliseconds from which on decimals tell nothing."""
 
 
-def console_form(wall_clock: Callable[[], float], environ: Mapping[str, str]) -> Form:
+def console_form(clock: Clock, environ: Mapping[str, str]) -> Form:
     """Make the form of the log as a person reads it, in the machine's time zone.
 
     Colour unless NO_COLOR is set (no-color.org) or TERM is dumb.
     """
     coloured = not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
-    stamp = make_stamp(wall_clock, "%H:%M:%S.{ms}", None)
+    times = make_times("%H:%M:%S.{ms}", None)
     return Form(
-        session=(stamp_session(stamp), _session_line(coloured)),
-        event=(stamp_event(stamp), format_exc_info, _printable_fields, _event_line(coloured), _to_bytes),
+        sessions=(stamp_sessions(clock, times), _session_lines(coloured)),
+        event=(
+            stamp_event(clock, times),
+            format_exc_info,
+            _printable_fields,
+            _event_line(coloured),
+            _to_bytes,
+        ),
     )
 
 
@@ -63,20 +74,31 @@ def span(ms: float) -> str:
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"
 
 
-def _session_line(coloured: bool) -> Processor:
+def _session_lines(coloured: bool) -> Processor:
     colours, dim, reset = (_COLOURS, dev.DIM, dev.RESET_ALL) if coloured else (_PLAIN, "", "")
 
-    def processor(_logger: object, level: str, record: SessionRecord) -> bytes:
+    def line(record: SessionRecord) -> str:
         endpoint = "-" if record.endpoint is UNSET else printable(record.endpoint)
-        line = (
+        return (
             f"{dim}{record.time}{reset} {printable(record.rule):<14}"
             f" {printable(record.client):>21} -> {endpoint:<21}"
-            f" {colours[Level(level)]}{record.cause:<16}{reset}"
+            f" {colours[record.level]}{record.cause:<20}{reset}"
             f" up {size(record.up):>8}  down {size(record.down):>8}  {span(record.duration_ms):>8}"
+            f"{_datagrams(record.up_datagrams, record.down_datagrams)}{_drops(record.drops)}\n"
         )
-        return _to_bytes(None, level, line)
+
+    def processor(_logger: object, _method: str, batch: Sequence[SessionRecord]) -> bytes:
+        return "".join([line(record) for record in batch]).encode()
 
     return processor
+
+
+def _datagrams(up: int | UnsetType, down: int | UnsetType) -> str:
+    return "" if up is UNSET else f"  datagrams {up} up, {down} down"
+
+
+def _drops(drops: Mapping[Drop, int] | UnsetType) -> str:
+    return "" if drops is UNSET else "  dropped " + ", ".join(f"{n} {why}" for why, n in drops.items())
 
 
 def _printable_fields(_logger: object, _level: str, fields: EventDict) -> EventDict:
@@ -93,7 +115,7 @@ def _event_line(coloured: bool) -> Processor:
 
     def level_column(key: str, value: object) -> str:  # noqa: ARG001 (named by structlog)
         # Most records are info: the word is kept for the ones to look at.
-        return "" if value == Level.INFO else f"{colours[Level(str(value))]}{value}{reset}"
+        return "" if value == Level.INFO else f"{colours[str(value)]}{value}{reset}"
 
     return dev.ConsoleRenderer(
         columns=[

@@ -1,98 +1,123 @@
-"""From an event to a line: the time stamp and the JSON form, as processors of structlog."""
+"""From events to lines: the time stamp and the JSON form, as processors of structlog.
 
-from collections.abc import Callable
+An event is one call of structlog, and a batch of session records is one too, however many there are.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from structlog.processors import format_exc_info
 from structlog.typing import EventDict
 
+from appliance.observe.names import SESSION_LEVEL
 from appliance.observe.record import SessionRecord
 
 Processor: TypeAlias = Callable[[Any, str, Any], Any]
-"""What structlog calls in turn: the logger, the level's name, and what the processor before gave."""
+"""What structlog calls in turn: the logger, the method's name, and what the processor before gave."""
 
-# One entry more than there are milliseconds: 0.9999999 of a second rounds up to a thousand of them.
-_MILLISECONDS: Final = (*(f"{ms:03d}" for ms in range(1000)), "999")
+Clock: TypeAlias = Callable[[], float]
+"""Seconds since 1970, now."""
+
+Times: TypeAlias = Callable[[float], str]
+"""Write seconds since 1970 as in a record."""
+
+_LEVELS: Final = dict(SESSION_LEVEL)
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How records look: the processors of a session's record and of every other event."""
+    """How records look: the processors of a batch of session records and of every other event."""
 
-    session: tuple[Processor, ...]
+    sessions: tuple[Processor, ...]
     event: tuple[Processor, ...]
 
 
-class Stamp(Protocol):
-    """Say what time it is, or was `ago` seconds before."""
-
-    def __call__(self, ago: float = 0.0) -> str:
-        """Give the text."""
-
-
-def make_stamp(wall_clock: Callable[[], float], pattern: str, zone: tzinfo | None) -> Stamp:
-    """Make the function that says what time it is.
+def make_times(pattern: str, zone: tzinfo | None) -> Times:
+    """Make the function that writes a time.
 
     `pattern` is a strftime pattern down to the second, with `{ms}` where the milliseconds go; `zone`
     None is the machine's. The text of a second is kept: formatting it costs ten times the rest.
     """
     before, after = pattern.split("{ms}")
+    # One entry more than there are milliseconds: 0.9999999 of a second rounds up to a thousand of them.
+    tails = (*(f"{ms:03d}{after}" for ms in range(1000)), f"999{after}")
     second = -1
     head = ""
 
-    def stamp(ago: float = 0.0) -> str:
+    def times(at: float) -> str:
         nonlocal second, head
-        now = wall_clock() - ago
-        whole = int(now)
-        if whole != second:
-            second = whole
-            head = datetime.fromtimestamp(whole, UTC).astimezone(zone).strftime(before)
         # A float of this size is a quarter of a microsecond coarse: .123 may be .12299990.
-        return head + _MILLISECONDS[int((now - whole) * 1000 + 0.001)] + after
+        ms = (at - second) * 1000 + 0.001
+        if not 0.0 <= ms < 1000.0:  # noqa: PLR2004 (milliseconds in a second)
+            second = int(at)
+            head = datetime.fromtimestamp(second, UTC).astimezone(zone).strftime(before)
+            ms = (at - second) * 1000 + 0.001
+        return head + tails[int(ms)]
 
-    return stamp
+    return times
 
 
-def stamp_event(stamp: Stamp) -> Processor:
+def stamp_event(clock: Clock, times: Times) -> Processor:
     """Make the processor that gives an event its level and time."""
 
     def processor(_logger: object, level: str, fields: EventDict) -> EventDict:
         fields["level"] = level
-        fields["time"] = stamp()
+        fields["time"] = times(clock())
         return fields
 
     return processor
 
 
-def stamp_session(stamp: Stamp) -> Processor:
-    """Make the processor that takes a session's record out of its event, with level and time."""
+def stamp_sessions(clock: Clock, times: Times) -> Processor:
+    """Make the processor that takes a batch out of its event, and gives each record its level and time."""
 
-    def processor(_logger: object, level: str, fields: EventDict) -> SessionRecord:
-        record: SessionRecord = fields["record"]
-        record.level = level
-        record.time = stamp(fields["ago"])
-        return record
+    def processor(_logger: object, _method: str, fields: EventDict) -> Sequence[SessionRecord]:
+        batch: Sequence[SessionRecord] = fields["batch"]
+        now = clock()
+        ago: str | float = ""
+        time = ""
+        for record in batch:
+            if record.time != ago:  # those that ended in one turn of the loop share its time
+                ago = record.time
+                time = times(now - float(ago))
+            record.time = time
+            record.level = _LEVELS[record.cause]
+        return batch
 
     return processor
 
 
-def json_form(wall_clock: Callable[[], float]) -> Form:
+def json_form(clock: Clock) -> Form:
     """Make the form of the log as programs read it: one JSON object a line."""
-    stamp = make_stamp(wall_clock, "%Y-%m-%dT%H:%M:%S.{ms}Z", UTC)
+    times = make_times("%Y-%m-%dT%H:%M:%S.{ms}Z", UTC)
     return Form(
-        session=(stamp_session(stamp), to_json),
-        event=(stamp_event(stamp), format_exc_info, to_json),
+        sessions=(stamp_sessions(clock, times), sessions_to_json),
+        event=(stamp_event(clock, times), format_exc_info, event_to_json),
     )
 
 
-_encode: Final = msgspec.json.Encoder(enc_hook=str).encode
+_encoder: Final = msgspec.json.Encoder(enc_hook=str)
+_encode: Final = _encoder.encode
+_encode_lines: Final = _encoder.encode_lines
 
 
-def to_json(_logger: object, _level: str, record: SessionRecord | EventDict) -> bytes:
-    """Encode a record and end its line."""
+def sessions_to_json(_logger: object, _method: str, batch: Sequence[SessionRecord]) -> bytes:
+    """Encode session records, a line each. Together: 0.2 us a record, 0.3 when each is encoded alone."""
+    try:
+        return _encode_lines(batch)
+    except UnicodeEncodeError:
+        return b"".join([_to_line(record) for record in batch])
+
+
+def event_to_json(_logger: object, _method: str, fields: EventDict) -> bytes:
+    """Encode an event and end its line."""
+    return _to_line(fields)
+
+
+def _to_line(record: SessionRecord | EventDict) -> bytes:
     try:
         return _encode(record) + b"\n"
     except UnicodeEncodeError:
@@ -101,9 +126,8 @@ def to_json(_logger: object, _level: str, record: SessionRecord | EventDict) -> 
 
 
 def _legible(record: SessionRecord | EventDict) -> dict[str, object]:
-    fields = msgspec.structs.asdict(record) if isinstance(record, SessionRecord) else record
+    fields: EventDict = msgspec.to_builtins(record, enc_hook=str)
     return {
         key: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
         for key, value in fields.items()
-        if value is not msgspec.UNSET
     }

@@ -7,12 +7,15 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Final
 
+from msgspec import UNSET
+
 from appliance.observe.lines import json_form
 from appliance.observe.log import Log
 from appliance.observe.names import HEAD, SESSION_LEVEL, Event, Field, Level
 from appliance.observe.outlet import Outlet
+from appliance.observe.record import SessionRecord
 from appliance.observe.sink import LineWriter
-from appliance.outcome import LEGAL, Cause, Stage
+from appliance.outcome import LEGAL, Cause, Drop, Stage
 
 _INTRO: Final = """\
 # The log
@@ -22,8 +25,8 @@ the same records as lines for a person (colour unless `NO_COLOR` is set or `TERM
 made from the program: `python -m appliance.observe.reference`.
 
 Every record begins with `event`, `level` and `time`. A field that never came to be is left out, never null;
-in the tables it stands in brackets. Releases may add fields to an event. A session has one record, written
-when it ends, whether it was served or refused:
+in the tables it stands in brackets. Releases may add fields to an event. A TCP session has one record,
+written when it ends, whether it was served or refused, and so has a UDP flow:
 """
 
 _READER: Final = """
@@ -41,6 +44,10 @@ What to know before counting:
   nothing counts them.
 - `up` and `down` count bytes given to the other side's kernel. What of them a client or endpoint that
   aborted never read is counted too.
+- Of datagrams, too, what the kernel took to send is counted; whether it arrived nobody says. `up` and `down`
+  are what they carried, without headers.
+- A datagram that is dropped before it belongs to a flow is in no flow's record: `datagrams_dropped` counts
+  it.
 - An endpoint that accepts and resets before the gateway could see the connection is `dial_refused`.
 """
 
@@ -61,12 +68,15 @@ def page() -> str:
         *_table(("stage", "meaning", "causes that end a session in it"), _stages()),
         "\n## Causes\n",
         *_table(("cause", "level of the record", "meaning"), _causes()),
+        "\n## Drops\n",
+        "The keys of a flow's `drops`, each with how many of its datagrams were dropped because of it.\n",
+        *_table(("drop", "meaning"), _drops()),
     ]
     return "\n".join(parts) + "\n"
 
 
 def sample() -> str:
-    """Write the record of an ordinary session, as the log does."""
+    """Write the records of an ordinary session and flow, as the log does."""
     taken: list[bytes] = []
 
     def take(data: bytes) -> int:
@@ -75,23 +85,54 @@ def sample() -> str:
 
     writer = LineWriter(Outlet(-1, take, 1 << 20, lambda: None), lambda _count: b"")
     log = Log(writer, json_form(lambda: _SAMPLE_TIME), Level.INFO)
-    log.session(
-        session="01HF7YAT3V4T9Q2M7XKD000042",
-        rule="intranet-web",
-        protocol="tcp",
-        client="203.0.113.9:51022",
-        listener="0.0.0.0:8080",
-        endpoint="10.0.0.5:80",
-        stage=Stage.RELAY,
-        cause=Cause.CLIENT_EOF,
-        up=1204,
-        down=90811,
-        connect_ms=0.41,
-        first_byte_ms=3.2,
-        duration_ms=812.0,
-    )
+    log.sessions(_samples())
     log.flush()
     return b"".join(taken).decode()
+
+
+def _samples() -> list[SessionRecord]:
+    return [
+        SessionRecord(
+            level="",
+            time=0.0,
+            session="01HF7YAT3V4T9Q2M7XKD000042",
+            rule="intranet-web",
+            protocol="tcp",
+            client="203.0.113.9:51022",
+            listener="0.0.0.0:8080",
+            endpoint="10.0.0.5:80",
+            stage=Stage.RELAY,
+            cause=Cause.CLIENT_EOF,
+            up=1204,
+            down=90811,
+            up_datagrams=UNSET,
+            down_datagrams=UNSET,
+            drops=UNSET,
+            connect_ms=0.41,
+            first_byte_ms=3.2,
+            duration_ms=812.0,
+        ),
+        SessionRecord(
+            level="",
+            time=0.0,
+            session="01HF7YAT3V4T9Q2M7XKD000043",
+            rule="dns",
+            protocol="udp",
+            client="203.0.113.9:40112",
+            listener="0.0.0.0:53",
+            endpoint="10.0.0.2:53",
+            stage=Stage.RELAY,
+            cause=Cause.IDLE_TIMEOUT,
+            up=164,
+            down=1351,
+            up_datagrams=4,
+            down_datagrams=3,
+            drops={Drop.SEND_FULL: 1},
+            connect_ms=UNSET,
+            first_byte_ms=2.7,
+            duration_ms=30412.0,
+        ),
+    ]
 
 
 def _events() -> Iterator[Sequence[str]]:
@@ -116,6 +157,12 @@ def _causes() -> Iterator[Sequence[str]]:
     meanings = _meanings(Cause)
     for cause in Cause:
         yield f"`{cause}`", SESSION_LEVEL[cause], meanings[cause.name]
+
+
+def _drops() -> Iterator[Sequence[str]]:
+    meanings = _meanings(Drop)
+    for drop in Drop:
+        yield f"`{drop}`", meanings[drop.name]
 
 
 def _codes(names: Sequence[str]) -> list[str]:

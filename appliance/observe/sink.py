@@ -7,7 +7,8 @@ the count is reported in the log where the lines are missing.
 import select
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Final
 
 from appliance.observe.outlet import Outlet, nowhere
@@ -45,6 +46,7 @@ class LineWriter:
         self._room = limit
         self._queued = 0
         self._lines: list[bytes] = []
+        """Whole lines, one or many in each."""
         self._blocks: deque[bytes] = deque()
         self._blocked = False
         self._closed = False
@@ -68,10 +70,20 @@ class LineWriter:
         """Queue one record, newline included, or drop and count it."""
         queued = self._queued + len(line)
         if queued > self._room:
-            self._drop()
+            self._drop(1)
             return
         self._queued = queued
         self._lines.append(line)
+
+    def write_lines(self, lines: bytes) -> None:
+        """Queue records of one line each, the first of them that fit; drop and count the others."""
+        if self._queued + len(lines) > self._room:
+            fitting = lines.rfind(b"\n", 0, max(0, self._room - self._queued)) + 1
+            self._drop(lines.count(b"\n", fitting))
+            lines = lines[:fitting]
+        if lines:
+            self._queued += len(lines)
+            self._lines.append(lines)
 
     def flush(self) -> bool:
         """Write what the outlet takes now. True when nothing is left. Never blocks, never raises.
@@ -98,7 +110,7 @@ class LineWriter:
             poll = select.poll()
             poll.register(self._outlet.fd, select.POLLOUT)
             poll.poll(left * 1000)
-        self.dropped += len(self._lines) + sum(block.count(b"\n") for block in self._blocks)
+        self.dropped += sum(held.count(b"\n") for held in (*self._lines, *self._blocks))
         self._outlet.close()
         self._outlet = nowhere()
         self._lines.clear()
@@ -109,11 +121,11 @@ class LineWriter:
         self._closed = True
         return self.dropped
 
-    def _drop(self) -> None:
+    def _drop(self, count: int) -> None:
         self._room = -1
-        self.dropped += 1
+        self.dropped += count
         if not self._closed:
-            self._unreported += 1
+            self._unreported += count
 
     def _step(self) -> bool:
         """Write one block; False when that is all for now."""
@@ -157,11 +169,24 @@ class LineWriter:
             return True
         # A record longer than PIPE_BUF is a block of its own. A pipe may take part of it, and another
         # worker's line may then come between its parts: no session record is that long, a traceback can.
-        start = size = 0
-        for index, line in enumerate(lines):
-            if size and size + len(line) > self._outlet.block:
-                self._blocks.append(b"".join(lines[start:index]))
-                start, size = index, 0
-            size += len(line)
-        self._blocks.append(b"".join(lines[start:]))
+        block: list[bytes] = []
+        size = 0
+        for piece in chain.from_iterable(_cut(queued, self._outlet.block) for queued in lines):
+            if size + len(piece) > self._outlet.block and block:
+                self._blocks.append(b"".join(block))
+                block, size = [], 0
+            block.append(piece)
+            size += len(piece)
+        self._blocks.append(b"".join(block))
         return True
+
+
+def _cut(lines: bytes, block: int) -> Iterator[bytes]:
+    """Cut between lines: pieces of `block` bytes at most, or of one line where that is longer."""
+    start = 0
+    while len(lines) - start > block:
+        end = lines.rfind(b"\n", start, start + block) + 1 or lines.index(b"\n", start + block) + 1
+        yield lines[start:end]
+        start = end
+    if start < len(lines):
+        yield lines[start:]

@@ -1,4 +1,4 @@
-"""Stages and causes: two closed sets, and which pairs of them there are."""
+"""Stages, causes and drops: closed sets, and which pairs of stage and cause there are."""
 
 import ast
 import inspect
@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from appliance import outcome
-from appliance.outcome import LEGAL, Cause, Stage
+from appliance.outcome import LEGAL, Cause, Drop, Stage
 
 
 def test_every_stage_can_end() -> None:
@@ -39,16 +39,24 @@ def test_ends_of_one_stage_are_not_those_of_another() -> None:
     assert not ends & (LEGAL[Stage.DIAL] | LEGAL[Stage.ADMIT])
 
 
-@pytest.mark.parametrize("members", [Stage, Cause])
-def test_the_text_is_the_names(members: type[Stage] | type[Cause]) -> None:
+def test_what_ends_flows_alone_ends_them_while_they_relay() -> None:
+    """A flow is answered, or loses its endpoint, once it has one; it may have to make room before."""
+    flows = {Cause.ANSWERED, Cause.FLOW_LIMIT, Cause.ENDPOINT_REFUSED, Cause.ENDPOINT_UNREACHABLE}
+    assert flows <= LEGAL[Stage.RELAY]
+    assert flows & LEGAL[Stage.DIAL] == {Cause.FLOW_LIMIT}
+    assert not flows & LEGAL[Stage.ADMIT]
+
+
+@pytest.mark.parametrize("members", [Stage, Cause, Drop])
+def test_the_text_is_the_names(members: type[Stage | Cause | Drop]) -> None:
     """What the log says is the name, in lower case; it is a plain string to whoever writes it."""
     for member in members:
         assert member.value == member.name.lower() == str(member)
         assert hash(member) == hash(member.value)
 
 
-@pytest.mark.parametrize("members", [Stage, Cause])
-def test_every_member_is_explained(members: type[Stage] | type[Cause]) -> None:
+@pytest.mark.parametrize("members", [Stage, Cause, Drop])
+def test_every_member_is_explained(members: type[Stage | Cause | Drop]) -> None:
     """Each has a sentence below it: the reference page is made of them."""
     tree = ast.parse(inspect.getsource(outcome))
     (body,) = (

@@ -9,11 +9,14 @@ from io import FileIO
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
+from structlog import dev
 
 from appliance.observe.console import size, span
-from appliance.observe.log import Log, make_log
+from appliance.observe.log import make_log
 from appliance.observe.names import Event
-from appliance.outcome import Cause, Stage
+from appliance.outcome import Cause, Drop, Stage
+from tests.unit.observe.records import flow, session
 
 COLOUR = re.compile("\x1b\\[[0-9;]*m")
 PLAIN = {"NO_COLOR": "1"}
@@ -43,44 +46,43 @@ class Screen:
             return self.reader.readall().decode()
 
 
-def write_session(
-    log: Log,
-    rule: str = "intranet-web",
-    endpoint: str | None = "10.0.0.5:80",
-    client: str = "203.0.113.9:51022",
-) -> None:
-    log.session(
-        "01H",
-        rule,
-        "tcp",
-        client,
-        "0.0.0.0:8080",
-        endpoint,
-        Stage.RELAY if endpoint is not None else Stage.DIAL,
-        Cause.CLIENT_EOF if endpoint is not None else Cause.DIAL_RESOLVE,
-        1204,
-        90811,
-        0.41,
-        3.2,
-        812.4,
-    )
-
-
 def test_a_session_is_one_aligned_line() -> None:
     """Local time, who, where to, why it ended, how much and how long; columns stand below each other."""
     screen = Screen(PLAIN)
-    write_session(screen.log)
-    write_session(screen.log, "mail", None)
-    first, second = screen.text().splitlines()
-    assert re.sub(" +", " ", first) == (
+    nowhere = session(rule="mail", endpoint=UNSET, stage=Stage.DIAL, cause=Cause.DIAL_RESOLVE)
+    longest = session(cause=Cause.ENDPOINT_UNREACHABLE)
+    screen.log.sessions([session(), nowhere])
+    screen.log.sessions([longest])
+    lines = screen.text().splitlines()
+    assert re.sub(" +", " ", lines[0]) == (
         "00:13:20.123 intranet-web 203.0.113.9:51022 -> 10.0.0.5:80 client_eof up 1.2 kB down 90.8 kB 812 ms"
     )
-    assert "-> -  " in second
-    assert "dial_resolve" in second
-    assert [first.index(mark) for mark in ("->", " up ", " down ")] == [
-        second.index(mark) for mark in ("->", " up ", " down ")
-    ]
-    assert len(first) == len(second)
+    assert "-> -  " in lines[1]
+    assert "dial_resolve" in lines[1]
+    columns = [[line.index(mark) for mark in ("->", " up ", " down ")] for line in lines]
+    assert columns == [columns[0]] * 3
+    assert {len(line) for line in lines} == {len(lines[0])}
+
+
+def test_a_flow_is_a_sessions_line_with_its_datagrams() -> None:
+    """How many datagrams went which way, and of those that did not, how many and why."""
+    screen = Screen(PLAIN)
+    dropped = {Drop.SEND_FULL: 2, Drop.TRUNCATED: 1}
+    screen.log.sessions([session(), flow(), flow(drops=dropped)])
+    tcp, whole, lossy = screen.text().splitlines()
+    assert whole[len(tcp) :] == "  datagrams 1 up, 1 down"
+    assert lossy == f"{whole}  dropped 2 send_full, 1 truncated"
+
+
+def test_a_batch_says_when_each_ended() -> None:
+    """Of records written together, each has its own time, and the colour of its own level."""
+    screen = Screen({})
+    screen.log.sessions([session(time=2.5), session(cause=Cause.INTERNAL)])
+    first, second = screen.text().splitlines()
+    assert "00:13:17.623" in first
+    assert "00:13:20.123" in second
+    assert f"{dev.GREEN}client_eof" in first
+    assert f"{dev.RED}internal" in second
 
 
 def test_an_event_is_a_line_with_its_fields() -> None:
@@ -126,7 +128,7 @@ def test_colour_is_left_out_where_it_is_not_wanted(environ: dict[str, str], colo
     """NO_COLOR, when not empty, and TERM=dumb are obeyed; without colour the same text remains."""
     screen, plain = Screen(environ), Screen(PLAIN)
     for log in (screen.log, plain.log):
-        write_session(log)
+        log.sessions([session()])
         log.warning(Event.WARNING, message="m")
     text = screen.text()
     assert ("\x1b" in text) is coloured
@@ -137,7 +139,7 @@ def test_colour_is_left_out_where_it_is_not_wanted(environ: dict[str, str], colo
 def test_no_field_reaches_the_terminal_as_a_command(text: str) -> None:
     """Whatever rule names, errors or messages hold: each record is its line, without control characters."""
     screen = Screen({})
-    write_session(screen.log, text, text, text)
+    screen.log.sessions([session(rule=text, endpoint=text, client=text)])
     screen.log.warning(Event.WARNING, message=text, error=ValueError(text))
     lines = COLOUR.sub("", screen.text()).split("\n")
     assert len(lines) == 3

@@ -58,8 +58,9 @@ def test_ids_sort_by_time_across_workers() -> None:
 
 def test_the_counter_wraps_without_losing_its_form() -> None:
     """After 2^30 ids the digits begin again and the id is still 26 long."""
-    ids = Ids(5)
-    ids._count = (1 << 30) - 2
-    last, first = ids.next(1.0), ids.next(1.0)
+    ids = Ids(5, first=(1 << 30) - 1024)
+    made = [ids.next(1.0) for _ in range(1025)]
+    last, first = made[-2:]
+    assert made[0][20:] == "ZZZZ00"
     assert (last[20:], first[20:]) == ("ZZZZZZ", "000000")
     assert last[:20] == first[:20]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
@@ -10,11 +10,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
+from msgspec.structs import replace
 
-from appliance.observe.lines import make_stamp
-from appliance.observe.log import Log, make_log
+from appliance.observe.lines import make_times
+from appliance.observe.log import make_log
 from appliance.observe.names import SESSION_LEVEL, Event, Level, deviations
-from appliance.outcome import LEGAL, Cause, Stage
+from appliance.observe.record import SessionRecord, milliseconds
+from appliance.outcome import LEGAL, Cause, Drop, Stage
+from tests.unit.observe.records import flow, session
 
 NOW = 1700000000.123
 
@@ -46,27 +50,9 @@ def gateway() -> Iterator[Gateway]:
     made.reader.close()
 
 
-def write_session(log: Log, stage: Stage = Stage.RELAY, cause: Cause = Cause.CLIENT_EOF) -> None:
-    log.session(
-        session="01HF7YAT3V4T9Q2M7XKD000042",
-        rule="intranet-web",
-        protocol="tcp",
-        client="203.0.113.9:51022",
-        listener="0.0.0.0:8080",
-        endpoint="10.0.0.5:80",
-        stage=stage,
-        cause=cause,
-        up=1204,
-        down=90811,
-        connect_ms=0.41,
-        first_byte_ms=3.2,
-        duration_ms=812.0,
-    )
-
-
 def test_a_session_is_the_line_of_the_design(gateway: Gateway) -> None:
     """Keys, their order, and the form of every value, to the byte."""
-    write_session(gateway.log)
+    gateway.log.sessions([session()])
     (line,) = gateway.lines()
     assert line == (
         b'{"event":"session","level":"info","time":"2023-11-14T22:13:20.123Z",'
@@ -77,61 +63,144 @@ def test_a_session_is_the_line_of_the_design(gateway: Gateway) -> None:
     )
 
 
-def test_what_never_came_to_be_is_left_out(gateway: Gateway) -> None:
+def test_a_flow_is_the_line_of_a_session_with_its_datagrams(gateway: Gateway) -> None:
+    """A UDP flow has the same record; datagrams and drops stand behind the bytes, to the byte."""
+    gateway.log.sessions([flow(drops={Drop.TRUNCATED: 1, Drop.SEND_FULL: 2})])
+    (line,) = gateway.lines()
+    assert line == (
+        b'{"event":"session","level":"info","time":"2023-11-14T22:13:20.123Z",'
+        b'"session":"01HF7YAT3V4T9Q2M7XKD000042","rule":"dns","protocol":"udp",'
+        b'"client":"203.0.113.9:51022","listener":"0.0.0.0:53","endpoint":"10.0.0.2:53",'
+        b'"stage":"relay","cause":"answered","up":41,"down":120,"up_datagrams":1,"down_datagrams":1,'
+        b'"drops":{"truncated":1,"send_full":2},"first_byte_ms":3.2,"duration_ms":812.0}'
+    )
+    assert deviations(json.loads(line)) == []
+
+
+@pytest.mark.parametrize("made", [session, flow])
+def test_what_never_came_to_be_is_left_out(gateway: Gateway, made: Callable[..., SessionRecord]) -> None:
     """A client that was never dialled for has no endpoint and no times of it: the keys are not there."""
-    gateway.log.session(
-        "id", "web", "tcp", "unix", "unix:/run/p", None, Stage.ADMIT, Cause.FD_LIMIT, 0, 0, None, None, 0.0
+    gateway.log.sessions(
+        [
+            made(
+                stage=Stage.DIAL,
+                cause=Cause.FD_LIMIT,
+                endpoint=UNSET,
+                connect_ms=UNSET,
+                first_byte_ms=UNSET,
+                up=0,
+                duration_ms=0.0,
+            )
+        ]
     )
     (record,) = gateway.records()
     assert deviations(record) == []
-    assert not {"endpoint", "connect_ms", "first_byte_ms", "attempts"} & set(record)
-    assert record["up"] == record["down"] == 0
-    assert record["duration_ms"] == 0.0
+    assert not {"endpoint", "connect_ms", "first_byte_ms", "attempts", "drops"} & set(record)
+    assert record["up"] == record["duration_ms"] == 0
 
 
-def test_attempts_are_told_when_there_was_more_than_one(gateway: Gateway) -> None:
-    """How many endpoints were dialled is in the record only when the first did not do."""
-    for attempts in (0, 1, 2):
-        gateway.log.session(
-            "id", "r", "tcp", "c", "l", "e", Stage.RELAY, Cause.CLIENT_EOF, 0, 0, 1, 1, 1, attempts
-        )
-    assert [record.get("attempts") for record in gateway.records()] == [None, None, 2]
-
-
+@pytest.mark.parametrize("made", [session, flow])
 @pytest.mark.parametrize(
     ("stage", "cause"), [(stage, cause) for stage in Stage for cause in Cause if cause in LEGAL[stage]]
 )
-def test_every_way_a_session_can_end_has_a_record(gateway: Gateway, stage: Stage, cause: Cause) -> None:
+def test_every_way_a_session_can_end_has_a_record(
+    gateway: Gateway, made: Callable[..., SessionRecord], stage: Stage, cause: Cause
+) -> None:
     """Each legal stage and cause gives one record that conforms to the names, at the level of its cause."""
-    write_session(gateway.log, stage, cause)
+    gateway.log.sessions([made(stage=stage, cause=cause)])
     (record,) = gateway.records()
     assert deviations(record) == []
     assert (record["stage"], record["cause"]) == (stage, cause)
     assert record["level"] == SESSION_LEVEL[cause]
 
 
-@given(st.floats(0, 1e10))
-def test_milliseconds_have_three_decimals_at_most(duration: float) -> None:
+def test_a_batch_is_written_in_its_order_each_with_its_own_time_and_level(gateway: Gateway) -> None:
+    """Of many records written at once, each says when its session ended and the level of its cause."""
+    causes = [Cause.CLIENT_EOF, Cause.INTERNAL, Cause.ANSWERED, Cause.FLOW_LIMIT]
+    gateway.log.sessions(
+        [
+            session(session=f"{number}", cause=cause, time=ago)
+            for number, (cause, ago) in enumerate(zip(causes, (0.2, 0.05, 0.05, 0), strict=True))
+        ]
+    )
+    records = gateway.records()
+    assert [record["session"] for record in records] == ["0", "1", "2", "3"]
+    assert [record["level"] for record in records] == ["info", "error", "info", "warning"]
+    assert [record["time"] for record in records] == [
+        "2023-11-14T22:13:19.923Z",
+        "2023-11-14T22:13:20.073Z",
+        "2023-11-14T22:13:20.073Z",
+        "2023-11-14T22:13:20.123Z",
+    ]
+
+
+def test_no_records_are_no_line(gateway: Gateway) -> None:
+    """A batch may be empty."""
+    gateway.log.sessions([])
+    assert not gateway.log.pending
+    assert gateway.lines() == []
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(lambda text: session(rule=text), st.text(st.characters(codec=None), max_size=5)),
+            st.builds(lambda drops: flow(drops=drops), st.dictionaries(st.sampled_from(Drop), st.just(1))),
+        )
+    )
+)
+def test_a_batch_is_what_its_records_are_one_by_one(batch: list[SessionRecord]) -> None:
+    """Together or each by itself, broken strings among them or not: the same lines, to the byte."""
+    together, alone = Gateway(), Gateway()
+    for record in batch:
+        alone.log.sessions([replace(record)])
+    together.log.sessions(batch)
+    assert together.lines() == alone.lines()
+
+
+def test_a_value_that_is_no_text_costs_no_other_record(gateway: Gateway) -> None:
+    """One record of a batch holds bytes that are not UTF-8: it is written with them escaped, as are all."""
+    gateway.log.sessions([session(), flow(listener="unix:/\udc80", drops={Drop.UNSENT: 1}), session()])
+    first, broken, last = gateway.records()
+    assert first == last
+    assert broken["listener"] == "unix:/\\udc80"
+    assert broken["drops"] == {"unsent": 1}
+    assert list(broken)[:3] == ["event", "level", "time"]
+    assert all(deviations(record) == [] for record in (first, broken, last))
+
+
+def test_a_batch_that_does_not_fit_is_counted_to_the_record() -> None:
+    """Of a batch larger than the room that is left, what fits is written and the rest counted."""
+    gateway = Gateway(limit=2000)
+    gateway.log.sessions([session(session=f"{number}") for number in range(64)])
+    assert gateway.log.flush()
+    *written, told = [json.loads(line) for line in gateway.reader.read(4096).splitlines()]
+    assert [record["session"] for record in written] == [f"{number}" for number in range(len(written))]
+    assert (told["event"], told["count"]) == ("log_dropped", 64 - len(written))
+    assert gateway.log.dropped == 64 - len(written) < 64
+    gateway.log.close(0)
+    gateway.reader.close()
+
+
+@given(st.floats(0, 1e7))
+def test_milliseconds_have_three_decimals_at_most(seconds: float) -> None:
     """No record carries the noise of a float: microseconds are the finest, and none is lost."""
     gateway = Gateway()
-    gateway.log.session(
-        "id", "r", "tcp", "c", "l", None, Stage.RELAY, Cause.DRAIN, 0, 0, duration, duration, duration
-    )
+    gateway.log.sessions([session(duration_ms=milliseconds(seconds))])
     (line,) = gateway.lines()
-    record = json.loads(line, parse_float=str)
-    for key in ("connect_ms", "first_byte_ms", "duration_ms"):
-        assert len(record[key].partition(".")[2]) <= 3
-        assert float(record[key]) == pytest.approx(duration, abs=0.00051)
+    written = json.loads(line, parse_float=str)["duration_ms"]
+    assert len(written.partition(".")[2]) <= 3
+    assert float(written) == pytest.approx(seconds * 1000, abs=0.00051)
 
 
 def test_an_event_keeps_the_order_of_its_fields(gateway: Gateway) -> None:
     """Other events begin as a session does and go on in the order they were given."""
-    gateway.log.info(Event.LISTENING, rule="web", listener="0.0.0.0:80")
+    gateway.log.info(Event.LISTENING, rule="web", protocol="tcp", listener="0.0.0.0:80")
     gateway.log.warning(Event.LISTENER_PAUSED, listener="0.0.0.0:80", error="EMFILE", rule="web")
     first, second = gateway.lines()
     assert first == (
         b'{"event":"listening","level":"info","time":"2023-11-14T22:13:20.123Z",'
-        b'"rule":"web","listener":"0.0.0.0:80"}'
+        b'"rule":"web","protocol":"tcp","listener":"0.0.0.0:80"}'
     )
     assert second == (
         b'{"event":"listener_paused","level":"warning","time":"2023-11-14T22:13:20.123Z",'
@@ -161,24 +230,19 @@ def test_a_fault_brings_its_traceback(gateway: Gateway) -> None:
 def test_a_value_json_has_no_word_for_is_no_reason_to_fail(gateway: Gateway) -> None:
     """Paths, exceptions and undecodable bytes are written as text; the record is never lost."""
     gateway.log.warning(Event.WARNING, message="bad \udcff name", error=OSError(24, "x"), rule=Path("/r"))
-    gateway.log.session(
-        "id", "r", "tcp", "unix", "unix:/\udc80", None, Stage.DIAL, Cause.INTERNAL, 0, 0, None, None, 0
-    )
-    warning, session = gateway.records()
+    (warning,) = gateway.records()
     assert warning["message"] == "bad \\udcff name"
     assert (warning["error"], warning["rule"]) == ("[Errno 24] x", "/r")
-    assert session["listener"] == "unix:/\\udc80"
-    assert deviations(session) == []
 
 
 @given(st.text(st.characters(codec=None)), st.text(st.characters(codec=None)))
 def test_a_record_is_one_line_of_utf8(rule: str, message: str) -> None:
     """Whatever the strings hold, line ends and lone surrogates too: one line, and it parses."""
     gateway = Gateway()
-    gateway.log.session("id", rule, "tcp", "c", "l", None, Stage.DIAL, Cause.DRAIN, 0, 0, None, None, 1.0)
+    gateway.log.sessions([session(rule=rule)])
     gateway.log.warning(Event.WARNING, message=message)
-    session, warning = [json.loads(line.decode()) for line in gateway.lines()]
-    assert session["rule"] == rule.encode("utf-8", "backslashreplace").decode()
+    ended, warning = [json.loads(line.decode()) for line in gateway.lines()]
+    assert ended["rule"] == rule.encode("utf-8", "backslashreplace").decode()
     assert warning["message"] == message.encode("utf-8", "backslashreplace").decode()
 
 
@@ -186,8 +250,10 @@ def test_a_record_is_one_line_of_utf8(rule: str, message: str) -> None:
 def test_records_below_the_level_are_not_written(level: Level, written: int) -> None:
     """An operator who asks for warnings gets warnings and errors, of sessions and of everything else."""
     gateway = Gateway(level)
-    for cause in (Cause.CLIENT_EOF, Cause.DIAL_REFUSED, Cause.INTERNAL):
-        write_session(gateway.log, Stage.RELAY, cause)
+    gateway.log.sessions(
+        [session(cause=cause) for cause in (Cause.CLIENT_EOF, Cause.DIAL_REFUSED, Cause.INTERNAL)]
+    )
+    gateway.log.sessions([session(cause=Cause.DRAIN)] if level is not Level.INFO else [])
     for emit in (gateway.log.info, gateway.log.warning, gateway.log.error):
         emit(Event.WARNING, message="")
     assert len(gateway.lines()) == 2 * written
@@ -213,7 +279,7 @@ def test_lost_lines_are_reported_at_any_level(level: Level) -> None:
 def test_nothing_leaves_before_the_flush(gateway: Gateway) -> None:
     """A record costs no system call; the turn's flush does."""
     os.set_blocking(gateway.reader.fileno(), False)
-    write_session(gateway.log)
+    gateway.log.sessions([session()])
     before = gateway.log.pending
     assert gateway.reader.read(1) is None
     assert gateway.log.flush()
@@ -228,10 +294,9 @@ clocks = st.one_of(st.floats(0, 4e9), st.integers(0, 4_000_000_000_000).map(lamb
 @given(st.lists(clocks, min_size=1))
 def test_the_time_is_the_clocks_to_the_millisecond(times: list[float]) -> None:
     """Forwards, backwards and within one second: RFC 3339, UTC, three decimals, never a ms too early."""
-    current = 0.0
-    stamp = make_stamp(lambda: current, "%Y-%m-%dT%H:%M:%S.{ms}Z", UTC)
+    write = make_times("%Y-%m-%dT%H:%M:%S.{ms}Z", UTC)
     for current in times:
-        text = stamp()
+        text = write(current)
         assert len(text) == len("2023-11-14T22:13:20.123Z")
         assert text.endswith("Z")
         written = datetime.fromisoformat(text).timestamp()
@@ -241,8 +306,7 @@ def test_the_time_is_the_clocks_to_the_millisecond(times: list[float]) -> None:
 @given(st.integers(0, 4_000_000_000_000))
 def test_a_whole_millisecond_is_written_as_itself(ms: int) -> None:
     """What a float does to .123 is not seen."""
-    stamp = make_stamp(lambda: ms / 1000, "%s.{ms}", UTC)
-    assert stamp()[-3:] == f"{ms % 1000:03d}"
+    assert make_times("%s.{ms}", UTC)(ms / 1000)[-3:] == f"{ms % 1000:03d}"
 
 
 def test_a_terminal_gets_lines_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,11 +314,11 @@ def test_a_terminal_gets_lines_for_people(monkeypatch: pytest.MonkeyPatch) -> No
     there, here = os.openpty()
     with FileIO(there, "r") as screen, FileIO(here, "w"):
         people, programs = make_log(here), make_log(here, tty=False)
-        write_session(people)
+        people.sessions([session()])
         assert people.close(1) == 0
         assert b"intranet-web" in (line := screen.read(4096))
         assert b"{" not in line
-        write_session(programs)
+        programs.sessions([session()])
         assert programs.close(1) == 0
         assert b'{"event":"session"' in screen.read(4096)
 

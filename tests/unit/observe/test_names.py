@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from msgspec.structs import fields
 from appliance.observe import reference
 from appliance.observe.names import HEAD, SESSION_LEVEL, Event, Field, deviations
 from appliance.observe.record import SessionRecord
-from appliance.outcome import LEGAL, Cause, Stage
+from appliance.outcome import LEGAL, Cause, Drop, Stage
 
 PAGE = Path(__file__).parents[3] / "docs" / "log.md"
 
@@ -21,7 +22,7 @@ def test_page_is_made_from_the_names() -> None:
 
 
 def test_page_names_everything() -> None:
-    """Every event, field, stage and cause has a row, and no row lacks its meaning."""
+    """Every event, field, stage, cause and drop has a row, and no row lacks its meaning."""
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in reference.page().splitlines()
@@ -33,14 +34,15 @@ def test_page_names_everything() -> None:
         *(field for field in Field if field not in HEAD),
         *Stage,
         *Cause,
+        *Drop,
     ]
     assert all(member.meaning.endswith(".") for names in (Event, Field) for member in names)
 
 
-def test_every_stage_and_cause_has_its_meaning_on_the_page() -> None:
-    """The meaning written below a stage or cause in the source is the one the page shows."""
+def test_every_stage_cause_and_drop_has_its_meaning_on_the_page() -> None:
+    """The meaning written below a stage, cause or drop in the source is the one the page shows."""
     page = reference.page()
-    for closed_set in (Stage, Cause):
+    for closed_set in (Stage, Cause, Drop):
         body = ast.parse(inspect.getsource(closed_set)).body[0]
         assert isinstance(body, ast.ClassDef)
         meanings = [
@@ -55,8 +57,10 @@ def test_every_stage_and_cause_has_its_meaning_on_the_page() -> None:
 def test_a_session_record_has_the_fields_of_its_event() -> None:
     """The struct that is encoded and the table of names list the same keys."""
     keys = [field.name for field in fields(SessionRecord)]
-    assert tuple(keys[:3]) == HEAD
-    assert set(keys[3:]) == {*Event.SESSION.always, *Event.SESSION.sometimes}
+    config = SessionRecord.__struct_config__
+    assert (config.tag_field, config.tag) == (Field.EVENT, Event.SESSION)
+    assert tuple(keys[:2]) == HEAD[1:]
+    assert set(keys[2:]) == {*Event.SESSION.always, *Event.SESSION.sometimes}
 
 
 def test_every_cause_has_a_level() -> None:
@@ -78,6 +82,7 @@ GOOD: dict[str, object] = {
     "level": "info",
     "time": "2026-01-01T00:00:00.000Z",
     "rule": "web",
+    "protocol": "udp",
     "listener": "0.0.0.0:80",
 }
 
@@ -85,9 +90,7 @@ GOOD: dict[str, object] = {
 def test_a_record_of_the_table_conforms() -> None:
     """What is listed is accepted, with and without what may be left out."""
     assert deviations(GOOD) == []
-    paused = GOOD | {"event": "listener_paused", "level": "warning", "error": "EMFILE"}
-    assert deviations(paused | {"worker": 0}) == []
-    fault = {key: value for key, value in GOOD.items() if key not in {"rule", "listener"}}
+    fault = {key: value for key, value in GOOD.items() if key not in {"rule", "protocol", "listener"}}
     fault |= {"event": "internal_error", "level": "error", "exception": "Traceback"}
     assert deviations(fault) == []
     assert deviations(fault | {"worker": 0}) == []
@@ -99,7 +102,10 @@ HEAD_ONLY: dict[str, object] = {"event": "", "level": "info", "time": "2026-01-0
 @pytest.mark.parametrize(
     ("event", "level", "always"),
     [
+        ("listening", "info", {"rule": "r", "protocol": "tcp", "listener": "l"}),
         ("ready", "info", {"workers": 2, "pid": 7, "version": "1", "sessions_max": 500}),
+        ("receive_buffer_limited", "warning", {"rule": "r", "wanted": 4194304, "granted": 212992}),
+        ("datagrams_dropped", "warning", {"rule": "r", "listener": "l", "worker": 0, "count": 7}),
         ("draining", "info", {"signal": "SIGTERM", "deadline_ms": 30000.0}),
         ("listener_paused", "warning", {"rule": "r", "listener": "l", "error": "EMFILE", "worker": 0}),
         ("listener_resumed", "info", {"rule": "r", "listener": "l", "worker": 0}),
@@ -113,7 +119,7 @@ def test_what_a_reader_may_rely_on(event: str, level: str, always: dict[str, obj
     for field in always:
         less = {key: value for key, value in record.items() if key != field}
         assert deviations(less) == [f"{event} without {field}"]
-    for never in ("session", "message", "count"):
+    for never in ("session", "message", "duration_ms"):
         assert deviations(record | {never: HEAD_ONLY}) == [f"{event} with {never}", *types(never)]
 
 
@@ -125,7 +131,16 @@ def types(field: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "said",
-    ["`session_limit`", "50 ms", "SIGKILL", "nothing counts them", "other side's kernel", "copytruncate"],
+    [
+        "without headers",
+        "no flow's record",
+        "`session_limit`",
+        "50 ms",
+        "SIGKILL",
+        "nothing counts them",
+        "other side's kernel",
+        "copytruncate",
+    ],
 )
 def test_page_tells_what_a_count_may_miss(said: str) -> None:
     """Who adds up records has to know when they are late, lost, or larger than what was read."""
@@ -141,6 +156,7 @@ def test_page_tells_what_a_count_may_miss(said: str) -> None:
         ({"colour": 1}, "listening with colour"),
         ({"rule": 7}, "rule is 7, not of type string"),
         ({"rule": None}, "rule is None, not of type string"),
+        ({"protocol": 17}, "protocol is 17, not of type string"),
     ],
 )
 def test_a_record_off_the_table_is_named(change: dict[str, object], said: str) -> None:
@@ -153,6 +169,30 @@ def test_a_record_that_lacks_or_misorders_its_keys_is_named() -> None:
     assert deviations({key: value for key, value in GOOD.items() if key != "rule"}) == [
         "listening without rule"
     ]
-    assert deviations(dict(reversed(GOOD.items()))) == ["begins with listener, rule, time"]
+    assert deviations(dict(reversed(GOOD.items()))) == ["begins with listener, protocol, rule"]
     dropped = {"event": "log_dropped", "level": "warning", "time": "", "count": True}
     assert deviations(dropped) == ["count is True, not of type integer"]
+
+
+FLOW: dict[str, object] = json.loads(reference.sample().splitlines()[1])
+
+
+@pytest.mark.parametrize("drops", [{"truncated": 1}, {"unsent": 3, "too_long": 2}])
+def test_drops_are_counts_by_why(drops: dict[str, int]) -> None:
+    """A flow's record may say how many datagrams were dropped for each of the reasons on the page."""
+    assert deviations(FLOW | {"drops": drops}) == []
+
+
+@pytest.mark.parametrize(
+    "drops", [{}, {"evaporated": 1}, {"unsent": 0}, {"unsent": True}, {"unsent": "1"}, 7, ["unsent"], None]
+)
+def test_drops_off_the_table_are_named(drops: object) -> None:
+    """No other reason, no count of nothing, no empty object: what was not dropped is not mentioned."""
+    assert deviations(FLOW | {"drops": drops}) == [f"drops is {drops!r}, not of type object"]
+
+
+def test_the_samples_on_the_page_conform() -> None:
+    """The session and the flow that the page shows are as its tables say, one of each protocol."""
+    samples = [json.loads(line) for line in reference.sample().splitlines()]
+    assert [deviations(sample) for sample in samples] == [[], []]
+    assert [sample["protocol"] for sample in samples] == ["tcp", "udp"]

@@ -48,6 +48,7 @@ class Reader:
     fd: int = 77
 
     def write(self, data: bytes) -> int:
+        assert len(data) <= self.block or data.count(b"\n") == 1, "a block is no longer than it may be"
         self.calls += 1
         step = self.script.pop(0) if self.script else len(data)
         if isinstance(step, OSError):
@@ -67,14 +68,24 @@ GONE = BrokenPipeError(errno.EPIPE, "")
 FULL = OSError(errno.ENOSPC, "")
 
 steps = st.one_of(st.sampled_from([AGAIN, GONE, FULL]), st.integers(0, 60))
-turns = st.lists(st.tuples(st.lists(st.integers(0, 70), max_size=6), st.lists(steps, max_size=4)))
+sizes = st.one_of(st.integers(0, 70), st.lists(st.integers(0, 70), max_size=6))
+"""A line by itself, or a batch of lines."""
+turns = st.lists(st.tuples(st.lists(sizes, max_size=6), st.lists(steps, max_size=4)))
+Turns = list[tuple[list[int | list[int]], list[int | OSError]]]
+
+
+def put(writer: LineWriter, number: int, sizes: int | list[int]) -> int:
+    """Write a line, or a batch of lines at once, numbered from `number`; the next number."""
+    if isinstance(sizes, int):
+        writer.write(line(number, sizes))
+        return number + 1
+    writer.write_lines(b"".join(line(number + index, size) for index, size in enumerate(sizes)))
+    return number + len(sizes)
 
 
 @given(turns, st.sampled_from([1, 16, 40, 4096]), st.sampled_from([0, 30, 100, 1000]))
-def test_whole_lines_in_order_whatever_the_reader_does(
-    turns: list[tuple[list[int], list[int | OSError]]], block: int, limit: int
-) -> None:
-    """Any lines against any pattern of short writes and errors: whole lines, in order, each loss counted.
+def test_whole_lines_in_order_whatever_the_reader_does(turns: Turns, block: int, limit: int) -> None:
+    """Any lines and batches, any pattern of short writes and errors: whole lines, in order, losses counted.
 
     And a turn's flush ends, says truly whether all is out, and no more than the limit is held.
     """
@@ -83,8 +94,7 @@ def test_whole_lines_in_order_whatever_the_reader_does(
     number = 0
     for sizes, script in turns:
         for size in sizes:
-            writer.write(line(number, size))
-            number += 1
+            number = put(writer, number, size)
         held = sum(map(len, writer._lines)) + sum(map(len, writer._blocks))
         assert held == writer._queued <= limit + len(report(number))
         reader.script = list(script)
@@ -97,9 +107,7 @@ def test_whole_lines_in_order_whatever_the_reader_does(
 
 
 @given(turns, st.sampled_from([16, 4096]))
-def test_close_counts_what_could_not_be_written(
-    turns: list[tuple[list[int], list[int | OSError]]], block: int
-) -> None:
+def test_close_counts_what_could_not_be_written(turns: Turns, block: int) -> None:
     """Written, reported and counted at the end are together all lines that came."""
     reader = Reader(block)
     made: list[bytes] = []
@@ -112,8 +120,7 @@ def test_close_counts_what_could_not_be_written(
     number = 0
     for sizes, script in turns:
         for size in sizes:
-            writer.write(line(number, size))
-            number += 1
+            number = put(writer, number, size)
         reader.script = [*script, GONE]
         writer.flush()
     reader.script = [GONE]
@@ -159,6 +166,37 @@ def test_blocks_are_cut_between_lines() -> None:
     assert all(data.endswith(b"\n") for data in taken)
     assert [len(data.splitlines()) for data in taken] == [2, 1, 1, 2, 1, 1]
     assert lines_counted(b"".join(taken)) == 8
+
+
+def test_a_batch_is_cut_as_its_lines_would_be() -> None:
+    """Lines queued together go out in blocks too, the longest there may be, with what was queued before."""
+    taken: list[bytes] = []
+
+    def write(data: bytes) -> int:
+        taken.append(data)
+        return len(data)
+
+    writer = LineWriter(Outlet(77, write, 200, lambda: None), report)
+    writer.write(line(0, 20))
+    number = put(writer, 1, [90, 90, 90, 500, 10, 10, 180, 30])
+    assert put(writer, number, [20, 20]) == 11
+    assert writer.flush()
+    assert all(data.endswith(b"\n") for data in taken)
+    assert [len(data.splitlines()) for data in taken] == [1, 2, 1, 1, 2, 1, 3]
+    assert lines_counted(b"".join(taken)) == 11
+
+
+def test_a_batch_loses_only_what_does_not_fit() -> None:
+    """The lines of a batch that are within the limit are kept, to the byte; the others are counted."""
+    for limit, kept in ((59, 4), (60, 5), (61, 5), (11, 0)):
+        reader = Reader()
+        writer = LineWriter(reader.outlet(), report, limit)
+        put(writer, 0, [9] * 9)  # 12 bytes each
+        assert writer.dropped == 9 - kept
+        put(writer, 9, [1] * 3)
+        assert writer.flush()
+        assert lines_counted(bytes(reader.got)) == 12
+        assert len(reader.got.splitlines()) == kept + 1
 
 
 def test_polling_is_offered_only_while_it_helps() -> None:
@@ -236,12 +274,13 @@ def test_a_closed_stdout_takes_nothing() -> None:
 
 
 def test_after_close_lines_are_counted() -> None:
-    """A record written after the end is dropped, counted, and asks for no flush for ever."""
+    """What is written after the end is dropped, counted, and asks for no flush for ever."""
     reader = Reader()
     writer = LineWriter(reader.outlet(), report)
     assert writer.close(0) == 0
     writer.write(line(0, 1))
-    assert writer.dropped == 1
+    put(writer, 1, [1, 1])
+    assert writer.dropped == 3
     assert writer.flush()
     assert not reader.got
 
