@@ -85,14 +85,15 @@ class Upstream:
         self.resolver = resolver
         self.connect_timeout = connect_timeout
         """Seconds for each endpoint."""
-        self._balance = RoundRobin([_target(target) for target in targets])
+        self._balance = RoundRobin([target_of(target) for target in targets])
 
     def dial(self, caller: Caller) -> "Attempt":
         """Make an attempt that begins with the endpoint whose turn it is."""
         return Attempt(self, caller, self._balance.order())
 
 
-def _target(address: TargetAddress) -> Endpoint | Name:
+def target_of(address: TargetAddress) -> Endpoint | Name:
+    """Make what is dialled of a rule's target: ready for connect(2), or a name to resolve at each dial."""
     if address.is_name or "%" in address.host:  # an interface may come, go, and come back with another index
         return address.host, address.first_port
     return endpoint_of(address)

@@ -311,8 +311,9 @@ To = Annotated[
     Meta(
         description=(
             "Where sessions and flows go: one address or a list. They go to the endpoints of a list in turn, "
-            "and to the next one where one cannot be reached; a flow as long as it has had no answer. Host names "
-            "are allowed. A range of ports is as long as the range of `listen` and goes with it port by port."
+            "and to the next one where one cannot be reached; a flow as long as it has had no answer. Host "
+            "names are allowed. A range of ports is as long as the range of `listen` and goes with it port "
+            "by port."
         ),
         examples=["10.0.0.5:80", ["10.0.0.7:25", "10.0.0.8:25"], "db.internal:5432", "unix:/run/app.sock"],
         extra={

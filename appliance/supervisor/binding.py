@@ -1,9 +1,11 @@
-"""Binding: the listen addresses of a ruleset become listening sockets, all or none.
+"""Binding: the listen addresses of a ruleset become bound sockets, all or none.
 
 The master binds and keeps all sockets, one per worker and address, each with SO_REUSEPORT: the kernel spreads
-the clients over them by hash, and a worker's death loses nobody who waits in its socket's queue.
+the clients over them by hash, and a worker's death loses nobody who waits in its socket's queue. A UDP client
+stays with its worker that way: the hash is that of both addresses, and the set of sockets never changes.
 (One socket shared by all workers, with EPOLLEXCLUSIVE, wakes the last waiter first and piles the load on it.)
-A unix socket, and one that came from outside, exists once: those are shared.
+A unix socket, and one that came from outside, exists once: those are shared; but a UDP socket from outside is
+read by the first worker alone, or a client's datagrams would go now to one and now to another.
 
 SO_REUSEPORT would also let a second gateway of the same user bind the same port and take every other client.
 So each address is first bound without it, which fails where anybody listens, and given up again.
@@ -19,8 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from appliance.net.sockets import endpoint_of, listening_socket, peer_text, prepare_listener
-from appliance.ruleset import Rule, Ruleset
+from appliance.net.datagram_sockets import datagram_socket, prepare_datagrams, receive_buffer_of
+from appliance.net.sockets import Endpoint, endpoint_of, listening_socket, peer_text, prepare_listener
+from appliance.ruleset import Protocol, Rule, Ruleset
 from appliance.values import ListenAddress
 
 FIRST_INHERITED: Final = 3
@@ -30,7 +33,7 @@ TRIES_FOR_A_PORT: Final = 16
 """How often a port that the kernel picked for IPv4 is tried for IPv6."""
 
 _HINTS: Final = {
-    errno.EADDRINUSE: "another program listens there; `ss -ltnp` names it",
+    errno.EADDRINUSE: "another program listens there; `ss -l{}np` names it",
     errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE, a unix socket a directory one may write to",
     errno.EADDRNOTAVAIL: "no interface of this host has that address; `ip address` lists them",
     errno.EMFILE: "more listeners than this process may have files; raise `ulimit -n`",
@@ -49,16 +52,19 @@ class Refusal:
     rule: str
     address: str
     error: OSError
+    protocol: Protocol = Protocol.TCP
 
     @property
     def what(self) -> str:
         """Say what failed."""
-        return f'rule "{self.rule}": cannot listen on {self.address}: {_reason(self.error)}'
+        where = f"{self.address}/udp" if self.protocol is Protocol.UDP else self.address
+        return f'rule "{self.rule}": cannot listen on {where}: {_reason(self.error)}'
 
     @property
     def hint(self) -> str | None:
         """Say what to do about it."""
-        return _HINTS.get(self.error.errno or 0)
+        hint = _HINTS.get(self.error.errno or 0)
+        return hint and hint.replace("{}", "u" if self.protocol is Protocol.UDP else "t")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,8 @@ class Bound:
     """One address of a rule, bound."""
 
     rule: Rule
+    protocol: Protocol
+    """TCP or UDP."""
     address: str
     """As in the log, with the port the kernel gave."""
     offset: int
@@ -73,12 +81,14 @@ class Bound:
     sockets: tuple[socket.socket, ...]
     """One per worker, or the shared one."""
     shared: bool
-    """There is one socket, which every worker accepts from."""
+    """There is one socket: every worker accepts from it, or, of UDP, the first one reads it."""
     inherited: bool
 
-    def socket_for(self, worker: int) -> socket.socket:
-        """Give the socket that this worker accepts from."""
-        return self.sockets[0 if self.shared else worker]
+    def socket_for(self, worker: int) -> socket.socket | None:
+        """Give the socket that this worker serves; None when that is another worker's business."""
+        if not self.shared:
+            return self.sockets[worker]
+        return None if worker and self.protocol is Protocol.UDP else self.sockets[0]
 
     def close(self) -> None:
         """Close every socket."""
@@ -106,7 +116,9 @@ class Binder:
         self.unused = list(inherited)
         """Inherited sockets that no rule asked for, so far."""
         self.bound: list[Bound] = []
-        self._ports: set[tuple[int, int]] = set()
+        self._ports: set[tuple[Protocol, int, int]] = set()
+        self.small_buffers: dict[str, int] = {}
+        """Rules whose UDP sockets were granted a smaller receive buffer than they ask for, and how small."""
         self.refused: list[Refusal] = []
         self.without_ipv6: list[str] = []
         """Addresses of both families that got IPv4 only."""
@@ -128,92 +140,140 @@ class Binder:
         try:
             if address.is_unix:
                 self._bind_unix(rule, address)
-            elif address.host:
-                self._bind_inet(rule, address, offset)
             else:
-                self._bind_both(rule, address, offset)
+                self._bind_port(rule, address, offset)
+        except _RefusedError as refused:
+            self.refused.append(Refusal(rule.name, str(address), refused.error, refused.protocol))
         except OSError as error:
             self.refused.append(Refusal(rule.name, str(address), error))
 
-    def _bind_both(self, rule: Rule, address: ListenAddress, offset: int) -> None:
-        """Bind IPv4 and IPv6 apart, so that an IPv4 client keeps its IPv4 address and its smaller socket."""
-        if (outside := self._take_inherited(replace(address, host="::"))) is not None:
-            self._keep(rule, offset, (outside,), inherited=True)
-            if not outside.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
-                return
-        else:
-            try:
-                self._bind_pair(rule, address, offset)
-            except OSError as error:
-                if error.errno not in _NO_IPV6:
-                    raise
-                self.without_ipv6.append(str(address))
-            else:
-                return
-        self._bind_inet(rule, replace(address, host="0.0.0.0"), offset)
-
-    def _bind_pair(self, rule: Rule, address: ListenAddress, offset: int) -> None:
-        """Bind IPv6, then IPv4 at the same port; where the kernel picks it, it may be free for one only."""
+    def _bind_port(self, rule: Rule, address: ListenAddress, offset: int) -> None:
+        """Bind each protocol and family of a port; one that the kernel picks may not be free for all."""
         for attempt in reversed(range(TRIES_FOR_A_PORT)):
-            self._bind_inet(rule, replace(address, host="::"), offset)
-            port = self.bound[-1].sockets[0].getsockname()[1]
+            before = len(self.bound)
             try:
-                self._bind_inet(rule, ListenAddress("0.0.0.0", port, port), offset)
-            except OSError as error:
-                self.bound.pop().close()
-                if address.first_port or error.errno != errno.EADDRINUSE or not attempt:
+                self._bind_protocols(rule, address, offset)
+            except _RefusedError as refused:
+                while len(self.bound) > before:
+                    self.bound.pop().close()
+                if address.first_port or refused.error.errno != errno.EADDRINUSE or not attempt:
                     raise
             else:
                 return
 
-    def _bind_inet(self, rule: Rule, address: ListenAddress, offset: int) -> None:
-        if (outside := self._take_inherited(address)) is not None:
-            self._keep(rule, offset, (outside,), inherited=True)
-            return
-        endpoint = endpoint_of(address)
-        with socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if endpoint.family == socket.AF_INET6:
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if (endpoint.family, address.first_port) in self._ports:  # ours, at another address of this host
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            probe.bind(endpoint.sockaddr)
-            endpoint = replace(endpoint, sockaddr=probe.getsockname())
+    def _bind_protocols(self, rule: Rule, address: ListenAddress, offset: int) -> None:
+        """Bind IPv4 and IPv6 apart, so that an IPv4 client keeps its IPv4 address and its smaller socket."""
+        picked = address
+        for protocol in _carried(rule.protocol):
+            for host in (address.host,) if address.host else ("::", "0.0.0.0"):
+                try:
+                    bound = self._bind_inet(rule, protocol, replace(picked, host=host), offset)
+                except OSError as error:
+                    if address.host or host != "::" or error.errno not in _NO_IPV6:
+                        raise _RefusedError(protocol, error) from error
+                    if str(address) not in self.without_ipv6:
+                        self.without_ipv6.append(str(address))
+                    continue
+                port = bound.getsockname()[1]
+                picked = replace(address, first_port=port, last_port=port)
+                if not address.host and host == "::" and _takes_ipv4(bound):
+                    break
+
+    def _bind_inet(
+        self, rule: Rule, protocol: Protocol, address: ListenAddress, offset: int
+    ) -> socket.socket:
+        """Bind one protocol at one address, for each worker; give one of the sockets."""
+        if (outside := self._take_inherited(rule, protocol, address)) is not None:
+            self._keep(rule, protocol, offset, (outside,), inherited=True)
+            return outside
+        endpoint = self._probed(protocol, endpoint_of(address), address.first_port)
         sockets: list[socket.socket] = []
         try:
-            sockets.extend(listening_socket(endpoint, reuse_port=True) for _ in range(self._workers))
+            sockets.extend(_bound_socket(rule, protocol, endpoint) for _ in range(self._workers))
         except OSError:
             for listening in sockets:
                 listening.close()
             raise
-        self._ports.add((endpoint.family, sockets[0].getsockname()[1]))
-        self._keep(rule, offset, tuple(sockets), inherited=False)
+        self._ports.add((protocol, endpoint.family, sockets[0].getsockname()[1]))
+        self._keep(rule, protocol, offset, tuple(sockets), inherited=False)
+        return sockets[0]
+
+    def _probed(self, protocol: Protocol, endpoint: Endpoint, port: int) -> Endpoint:
+        """Look whether nobody else has the address; give it with the port, which the kernel may pick."""
+        kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
+        with socket.socket(endpoint.family, kind | socket.SOCK_CLOEXEC) as probe:
+            if protocol is Protocol.TCP:  # of UDP it would let two programs have one port (socket(7))
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if endpoint.family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if (protocol, endpoint.family, port) in self._ports:  # ours, at another address of this host
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            probe.bind(endpoint.sockaddr)
+            return replace(endpoint, sockaddr=probe.getsockname())
 
     def _bind_unix(self, rule: Rule, address: ListenAddress) -> None:
-        outside = self._take_inherited(address)
+        outside = self._take_inherited(rule, Protocol.TCP, address)
         if outside is None:
             _remove_stale(Path(address.path))
             sockets = (listening_socket(endpoint_of(address), reuse_port=False),)
         else:
             sockets = (outside,)
-        self._keep(rule, 0, sockets, inherited=outside is not None)
+        self._keep(rule, Protocol.TCP, 0, sockets, inherited=outside is not None)
 
-    def _keep(self, rule: Rule, offset: int, sockets: tuple[socket.socket, ...], *, inherited: bool) -> None:
+    def _keep(
+        self,
+        rule: Rule,
+        protocol: Protocol,
+        offset: int,
+        sockets: tuple[socket.socket, ...],
+        *,
+        inherited: bool,
+    ) -> None:
         name = sockets[0].getsockname()
         text = f"unix:{name}" if isinstance(name, str) else peer_text(name)
         shared = inherited or sockets[0].family == socket.AF_UNIX
-        self.bound.append(Bound(rule, text, offset, sockets, shared=shared, inherited=inherited))
+        self.bound.append(Bound(rule, protocol, text, offset, sockets, shared=shared, inherited=inherited))
+        if protocol is Protocol.UDP and (granted := receive_buffer_of(sockets[0])) < rule.receive_buffer:
+            self.small_buffers.setdefault(rule.name, granted)
 
-    def _take_inherited(self, address: ListenAddress) -> socket.socket | None:
+    def _take_inherited(self, rule: Rule, protocol: Protocol, address: ListenAddress) -> socket.socket | None:
         """Find an inherited socket that is bound to exactly this address."""
+        kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
         for outside in self.unused:
             name = outside.getsockname()
             same = name == address.path if isinstance(name, str) else _same_inet(name, address)
-            if same:
+            if same and outside.type == kind:
                 self.unused.remove(outside)
-                prepare_listener(outside)
+                if protocol is Protocol.TCP:
+                    prepare_listener(outside)
+                else:
+                    prepare_datagrams(outside, rule.receive_buffer)
                 return outside
         return None
+
+
+class _RefusedError(Exception):
+    """One protocol of an address could not be bound."""
+
+    def __init__(self, protocol: Protocol, error: OSError) -> None:
+        super().__init__(protocol, error)
+        self.protocol = protocol
+        self.error = error
+
+
+def _carried(protocol: Protocol) -> list[Protocol]:
+    return [one for one in (Protocol.TCP, Protocol.UDP) if one.shared(protocol) is not None]
+
+
+def _bound_socket(rule: Rule, protocol: Protocol, endpoint: Endpoint) -> socket.socket:
+    if protocol is Protocol.TCP:
+        return listening_socket(endpoint, reuse_port=True)
+    return datagram_socket(endpoint, reuse_port=True, receive_buffer=rule.receive_buffer)
+
+
+def _takes_ipv4(bound: socket.socket) -> bool:
+    """Say whether an IPv6 socket, which came from outside, is that of both families."""
+    return not bound.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
 
 def _same_inet(name: tuple[str, int], address: ListenAddress) -> bool:
@@ -258,8 +318,15 @@ def inherited_sockets() -> list[socket.socket]:
             passed = socket.socket(fileno=fd)
         except OSError:  # EBADF, ENOTSOCK: a FIFO or a file that was meant for something else
             continue
-        if passed.type == socket.SOCK_STREAM and passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        if _can_listen(passed):
             taken.append(passed)
         else:
             passed.close()
     return taken
+
+
+def _can_listen(passed: socket.socket) -> bool:
+    """Say whether a socket is what a rule may listen on: it accepts, or receives at an internet address."""
+    if passed.type == socket.SOCK_STREAM:
+        return bool(passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    return passed.type == socket.SOCK_DGRAM and passed.family in (socket.AF_INET, socket.AF_INET6)

@@ -10,6 +10,7 @@ stay open here meanwhile, so its share of the clients waits in their queues.
 
 import errno
 import gc
+import mmap
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from appliance import __version__
 from appliance.net.reactor import IN, Reactor
 from appliance.observe.log import make_log
 from appliance.observe.names import Event
+from appliance.policy.tally import tally_bytes
 from appliance.ruleset import Ruleset
 from appliance.supervisor.binding import Binder
 from appliance.supervisor.journal import Journal
@@ -44,6 +46,10 @@ LONGEST_PAUSE: Final = 10.0
 STEADY: Final = 10.0
 """A worker that lived so many seconds has started well: its pause begins anew."""
 
+TALLY_SLOTS: Final = 1 << 17
+"""Keys that a worker may count under: rules, and clients, of which there are no more than flows; those are
+bounded by the host's ephemeral ports (`supervisor.limits`)."""
+
 STDOUT: Final = 1
 
 
@@ -58,6 +64,7 @@ class Place:
     pause: float = 0.0
     is_ready: bool = False
     sessions_max: int = 0
+    flows_max: int = 0
 
 
 class Master:
@@ -68,6 +75,7 @@ class Master:
         self._ruleset = ruleset
         self._binder = binder
         self._places = [Place(index) for index in range(workers)]
+        self._tally = mmap.mmap(-1, tally_bytes(workers, TALLY_SLOTS))
         self._log = make_log(STDOUT)
         self._reactor = Reactor(self._report_fault)
         self._journal = Journal(self._reactor, self._log)
@@ -80,11 +88,21 @@ class Master:
         """Serve until a signal ends it; return the exit status."""
         self._watch_signals()
         for bound in self._binder.bound:
-            self._log.info(Event.LISTENING, rule=bound.rule.name, listener=bound.address)
+            self._log.info(
+                Event.LISTENING, rule=bound.rule.name, protocol=bound.protocol, listener=bound.address
+            )
         for address in self._binder.without_ipv6:
             self._log.warning(
                 Event.WARNING, message="this host has no IPv6: listening on IPv4 only", listener=address
             )
+        for rule in self._ruleset.rules:
+            if (granted := self._binder.small_buffers.get(rule.name)) is not None:
+                self._log.warning(
+                    Event.RECEIVE_BUFFER_LIMITED,
+                    rule=rule.name,
+                    wanted=rule.receive_buffer,
+                    granted=granted,
+                )
         self._journal.flush()
         for place in self._places:
             self._fill(place)
@@ -226,10 +244,12 @@ class Master:
             gc.freeze()
             Worker(
                 place.index,
+                len(self._places),
                 self._binder.bound,
                 line,
                 make_log(STDOUT),
                 self._ruleset.gateway.drain_timeout,
+                memoryview(self._tally),
             ).run()
             status = 0
         except BaseException:  # noqa: BLE001  whatever it is, the master's stack is not ours to unwind
@@ -247,13 +267,14 @@ class Master:
             return
         assert isinstance(message, Ready)
         place.is_ready = True
-        place.sessions_max = message.sessions_max
+        place.sessions_max, place.flows_max = message.sessions_max, message.flows_max
         if not self._is_announced and all(each.is_ready for each in self._places):
             self._is_announced = True
             self._log.info(
                 Event.READY,
                 workers=len(self._places),
                 sessions_max=min(each.sessions_max for each in self._places),
+                **({"flows_max": flows} if (flows := min(each.flows_max for each in self._places)) else {}),
                 pid=os.getpid(),
                 version=__version__,
             )

@@ -26,6 +26,8 @@ class Ready(msgspec.Struct, tag="ready", frozen=True):
 
     sessions_max: int
     """How many sessions this worker takes at the same time."""
+    flows_max: int = 0
+    """How many UDP flows; 0 where no rule carries UDP."""
 
 
 Order = Drain | Cut

@@ -2,6 +2,7 @@
 
 import os
 import resource
+from pathlib import Path
 from typing import Final
 
 STDERR: Final = 2
@@ -18,3 +19,9 @@ def open_standard_fds() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
         pass
     os.close(fd)
+
+
+def local_ports() -> int:
+    """Count the ports that the kernel may give to sockets that ask for none (ip(7), ip_local_port_range)."""
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    return last - first + 1

@@ -6,70 +6,94 @@ to it: what it has accepted it serves.
 
 import resource
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
+from appliance.net.contact import DatagramUpstream
+from appliance.net.datagram import DatagramListener
 from appliance.net.dial import Upstream
+from appliance.net.flow import Flow
+from appliance.net.flow_route import Datagrams, FlowRoute
 from appliance.net.listener import Listener
 from appliance.net.pipes import PipePool
 from appliance.net.reactor import IN, Reactor
 from appliance.net.relay import Relay
 from appliance.net.resolve import Resolver
 from appliance.net.session import Route, Session, Sessions
-from appliance.net.sockets import peer_text
 from appliance.observe.ids import WORKER_BITS, Ids
 from appliance.observe.log import Log, wall_clock
 from appliance.observe.names import Event
+from appliance.observe.record import SessionRecord
 from appliance.outcome import Cause
-from appliance.ruleset import Rule
+from appliance.policy.flow_table import FlowTable
+from appliance.policy.tally import Tally
+from appliance.ruleset import Protocol, Rule
 from appliance.supervisor.binding import Bound
 from appliance.supervisor.journal import Journal
+from appliance.supervisor.limits import limits
 from appliance.supervisor.orders import Cut, Drain, Line, Ready
+from appliance.supervisor.process import local_ports
+from appliance.supervisor.records import flow_record, session_record
 
-SPARE_FDS: Final = 24
-"""Fds that are neither a listener's nor a session's: standard streams, epoll, line, log, resolver."""
+LOOK_AT_DROPS: Final = 10.0
+"""Seconds between two looks at what the kernel dropped at UDP listeners."""
 
-MOST_PIPES: Final = 256
-"""Pipes a worker holds at the most, two fds each; a direction that gets none copies."""
+QUIET: Final = 2.0
+"""While draining, a flow in which nothing has passed for so many seconds is over: UDP tells no other end."""
 
-
-def pipe_limit(fds: int) -> int:
-    """How many pipes a worker of so many fds may have: at most an eighth of them."""
-    return min(MOST_PIPES, fds // 16)
-
-
-def session_limit(fds: int, listeners: int) -> int:
-    """How many sessions a worker of so many fds takes: two fds each, of what is left."""
-    return max(1, (fds - SPARE_FDS - listeners - 2 * pipe_limit(fds)) // 2)
+LOOK_FOR_QUIET: Final = 0.25
 
 
 class Worker:
     """One worker process."""
 
     def __init__(
-        self, index: int, bound: Iterable[Bound], line: Line, log: Log, drain_timeout: float
+        self,
+        index: int,
+        workers: int,
+        bound: Iterable[Bound],
+        line: Line,
+        log: Log,
+        drain_timeout: float,
+        tally: memoryview,
     ) -> None:
+        """`tally` is the memory in which `workers` workers count flows together (`policy.tally`)."""
         self._index = index
         self._line = line
         self._drain_timeout = drain_timeout
         self._draining = False
         self.reactor = Reactor(self._report_fault)
         self._journal = Journal(self.reactor, log, self._write_records)
-        self._ended: list[Session] = []
-        """Sessions whose record is still to be written."""
+        self._ended: list[Session | Flow] = []
+        """Those whose record is still to be written."""
         self._ids = Ids(secrets.randbits(WORKER_BITS))
         self._log = log
-        listening = tuple(bound)
+        listening = tuple(one for one in bound if one.socket_for(index) is not None)
+        protocols = {one.protocol for one in listening}
         fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.sessions = Sessions(session_limit(fds, len(listening)), self._session_ended)
-        self.relay = Relay(self.reactor, PipePool(pipe_limit(fds)))
+        self.limits = limits(
+            fds,
+            len(listening),
+            local_ports() // workers,
+            tcp=Protocol.TCP in protocols,
+            udp=Protocol.UDP in protocols,
+        )
+        self.sessions = Sessions(self.limits.sessions, self._has_ended)
+        self.relay = Relay(self.reactor, PipePool(self.limits.pipes))
+        self.flows: FlowTable[Flow] = FlowTable(self.limits.flows, Tally(tally, workers, index))
+        self.datagrams = Datagrams(self.reactor, self.flows, self._has_ended)
         self._resolver = Resolver(self.reactor, self._resolve_failed)
         self._upstreams: dict[tuple[str, int], Upstream] = {}
-        self.listeners = [self._listener(one) for one in listening]
+        self._datagram_upstreams: dict[tuple[str, int], DatagramUpstream] = {}
+        self.listeners = [self._listener(one) for one in listening if one.protocol is Protocol.TCP]
+        self.datagram_listeners = [
+            self._datagram_listener(one) for one in listening if one.protocol is Protocol.UDP
+        ]
         self.reactor.watch(line.fileno(), IN, self)
 
     def _listener(self, bound: Bound) -> Listener:
-        rule = bound.rule
+        rule, mine = bound.rule, bound.socket_for(self._index)
+        assert mine is not None
         route = Route(
             rule.name,
             bound.address,
@@ -78,22 +102,49 @@ class Worker:
             self.relay,
             self.sessions,
         )
-        return Listener(self.reactor, bound.socket_for(self._index), route, self, shared=bound.shared)
+        return Listener(self.reactor, mine, route, self, shared=bound.shared)
+
+    def _datagram_listener(self, bound: Bound) -> DatagramListener:
+        rule, mine = bound.rule, bound.socket_for(self._index)
+        assert mine is not None
+        route = FlowRoute(
+            rule.name,
+            bound.address,
+            self._datagram_upstream(rule, bound.offset),
+            rule.flow_idle_timeout,
+            rule.responses or 0,
+            rule.receive_buffer,
+            self.flows.rule(rule.name, rule.max_flows, rule.max_flows_per_client),
+            self.datagrams,
+        )
+        return DatagramListener(mine, route)
 
     def _upstream(self, rule: Rule, offset: int) -> Upstream:
         """Give the dialer of a rule: one for all its listeners, unless each has an endpoint of its own."""
-        key = (rule.name, offset if any(to.port_count > 1 for to in rule.to) else 0)
+        key = _upstream_key(rule, offset)
         if key not in self._upstreams:
             targets = [to.at(offset) for to in rule.to]
             self._upstreams[key] = Upstream(self.reactor, self._resolver, targets, rule.connect_timeout)
         return self._upstreams[key]
 
+    def _datagram_upstream(self, rule: Rule, offset: int) -> DatagramUpstream:
+        key = _upstream_key(rule, offset)
+        if key not in self._datagram_upstreams:
+            targets = [to.at(offset) for to in rule.to]
+            self._datagram_upstreams[key] = DatagramUpstream(
+                self.reactor, self._resolver, targets, rule.connect_timeout
+            )
+        return self._datagram_upstreams[key]
+
     # -- life -----------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Serve until drained."""
-        self._line.say(Ready(self.sessions.most))
+        self._line.say(Ready(self.limits.sessions, self.limits.flows))
+        if self.datagram_listeners:
+            _Repeated(self.reactor, LOOK_AT_DROPS, self._report_drops)
         self.reactor.run()
+        self._report_drops()
         self._journal.close()
         self.reactor.close()
 
@@ -121,14 +172,22 @@ class Worker:
         self._draining = True
         for listener in self.listeners:
             listener.close()
+        for receiver in self.datagram_listeners:
+            receiver.drain()
         self.reactor.arm(self.reactor.now + within, self)
+        if self.flows.count:
+            _Repeated(self.reactor, LOOK_FOR_QUIET, self._cut_quiet)
         self._end_when_empty()
 
     def cut(self) -> None:
         """End every session now."""
         self.drain(0.0)
         self.sessions.cut(Cause.DRAIN)
+        self.datagrams.cut(Cause.DRAIN)
         self._end_when_empty()
+
+    def _cut_quiet(self) -> None:
+        self.datagrams.cut(Cause.DRAIN, quiet_since=self.reactor.now - QUIET)
 
     def on_deadline(self, now: float) -> None:  # noqa: ARG002  the drain deadline is the only one
         """The drain deadline has passed."""
@@ -138,54 +197,53 @@ class Worker:
         """A fault in an order has been reported; the sessions go on."""
 
     def _end_when_empty(self) -> None:
-        if self._draining and not self.sessions.live:
+        if self._draining and not self.sessions.live and not self.flows.count:
             self.reactor.stop()
 
     # -- reports --------------------------------------------------------------------------------------
 
-    def _session_ended(self, session: Session) -> None:
+    def _has_ended(self, ended: Session | Flow) -> None:
         """Note down that there is a record to write."""
-        self._ended.append(session)
+        self._ended.append(ended)
         self._journal.wrote()
         if self._draining:
             self._end_when_empty()
 
     def _write_records(self) -> None:
-        """Log the sessions that have ended since the last time.
+        """Log what has ended since the last time.
 
         Not one by one as they end: between two system calls this code is cold in the processor's caches,
         and costs two to three times what it does in a row.
         """
         wall, now = wall_clock(), self.reactor.now
         ended, self._ended = self._ended, []
-        for session in ended:
-            session.id = session.id or self._ids.next(wall - now + session.accepted)
+        records = []
+        for one in ended:
             try:
-                self._write_record(session, now - session.ended)
-            except Exception as fault:  # noqa: BLE001  a record that cannot be written costs no other one
+                records.append(self._record(one, wall, now))
+            except Exception as fault:  # noqa: BLE001  a record that cannot be made costs no other one
                 self._report_fault(fault)
+        self._log.sessions(records)
 
-    def _write_record(self, session: Session, ago: float) -> None:
-        cause, endpoint, route = session.cause, session.endpoint, session.route
-        connect, first_byte, accepted = session.connect_seconds, session.first_byte, session.accepted
-        assert cause is not None
-        self._log.session(
-            session.id,
-            route.rule,
-            "tcp",
-            peer_text(session.peer),
-            route.listener,
-            endpoint.text if endpoint is not None else None,
-            session.stage,
-            cause,
-            session.bytes_up,
-            session.bytes_down,
-            connect * 1000 if connect is not None else None,
-            (first_byte - accepted) * 1000 if first_byte is not None else None,
-            (session.ended - accepted) * 1000,
-            session.attempts,
-            ago,
-        )
+    def _record(self, ended: Session | Flow, wall: float, now: float) -> SessionRecord:
+        if isinstance(ended, Flow):
+            ended.id = ended.id or self._ids.next(wall - now + ended.opened)
+            return flow_record(ended, now - ended.ended)
+        ended.id = ended.id or self._ids.next(wall - now + ended.accepted)
+        return session_record(ended, now - ended.ended)
+
+    def _report_drops(self) -> None:
+        """Report what the kernel dropped at the UDP listeners since the last time."""
+        for listener in self.datagram_listeners:
+            if count := listener.newly_lost():
+                self._log.warning(
+                    Event.DATAGRAMS_DROPPED,
+                    rule=listener.route.rule,
+                    listener=listener.route.listener,
+                    worker=self._index,
+                    count=count,
+                )
+                self._journal.wrote()
 
     def listener_paused(self, listener: Listener, error: str) -> None:
         """Report that a listener does not accept for now."""
@@ -215,3 +273,27 @@ class Worker:
     def _report_fault(self, fault: BaseException) -> None:
         self._log.error(Event.INTERNAL_ERROR, exc_info=fault, worker=self._index)
         self._journal.wrote()
+
+
+def _upstream_key(rule: Rule, offset: int) -> tuple[str, int]:
+    return rule.name, offset if any(to.port_count > 1 for to in rule.to) else 0
+
+
+class _Repeated:
+    """A task that is done every so many seconds, for good."""
+
+    __slots__ = ("_pause", "_reactor", "_task")
+
+    def __init__(self, reactor: Reactor, pause: float, task: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._pause = pause
+        self._task = task
+        reactor.arm(reactor.now + pause, self)
+
+    def on_deadline(self, now: float) -> None:
+        """Do it, and again later."""
+        self._reactor.arm(now + self._pause, self)
+        self._task()
+
+    def on_fault(self) -> None:
+        """Nothing ends."""

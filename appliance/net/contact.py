@@ -1,0 +1,150 @@
+"""A flow's way to its endpoint: which one, and how the others come in where that one fails.
+
+A datagram socket is connected at once or not at all, and whether anybody is there shows later. So a `Contact`
+lives as long as a flow has had no answer and there is another endpoint to go to; the flow of a rule with one
+address needs none.
+"""
+
+import errno
+from collections.abc import Iterable
+from typing import Protocol
+
+from appliance.net.datagram_sockets import DATAGRAM, report_errors
+from appliance.net.dial import target_of
+from appliance.net.reactor import Reactor
+from appliance.net.resolve import Name, Resolver
+from appliance.net.sockets import Endpoint, Socket, dial_cause
+from appliance.outcome import Cause
+from appliance.policy.balance import RoundRobin
+from appliance.policy.ejection import Ejection
+from appliance.values import TargetAddress
+
+
+class Caller(Protocol):
+    """The flow that wants an endpoint."""
+
+    def reached(self, connection: Socket, endpoint: Endpoint) -> None:
+        """Take the connected socket."""
+
+    def unreached(self, cause: Cause) -> None:
+        """No endpoint is left; the cause is the last one's."""
+
+
+class DatagramUpstream:
+    """A rule's endpoints, as flows use them: in turn, those that failed lately last."""
+
+    __slots__ = ("_balance", "connect_timeout", "ejection", "only", "reactor", "resolver")
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        resolver: Resolver,
+        targets: Iterable[TargetAddress],
+        connect_timeout: float,
+    ) -> None:
+        known = [target_of(target) for target in targets]
+        self.reactor = reactor
+        self.resolver = resolver
+        self.connect_timeout = connect_timeout
+        """Seconds that a name may take to resolve."""
+        self.ejection: Ejection[Endpoint | Name] = Ejection()
+        self.only = known[0] if len(known) == 1 and isinstance(known[0], Endpoint) else None
+        """The one address there is; None where there is a choice, or a name."""
+        self._balance = RoundRobin(known)
+
+    def contact(self, caller: Caller) -> "Contact":
+        """Begin a flow's way with the endpoint whose turn it is."""
+        return Contact(self, caller, self.ejection.order(self._balance.order(), self.reactor.now))
+
+
+def connected(endpoint: Endpoint, *, reports: bool = False) -> Socket | Cause:
+    """Make a socket that is connected to an endpoint, or say why there is none.
+
+    `reports`: it reports also such ICMP errors as may pass. That takes a system call, and where there is no
+    other endpoint nothing can be made of them.
+    """
+    try:
+        connection = Socket(endpoint.family, DATAGRAM)
+    except OSError as error:
+        return dial_cause(error.errno)
+    result = connection.connect_ex(endpoint.sockaddr)
+    if result:
+        connection.close()
+        return Cause.FD_LIMIT if result == errno.EAGAIN else dial_cause(result)  # EAGAIN: no port is free
+    if reports:
+        report_errors(connection, endpoint.family)
+    return connection
+
+
+class Contact:
+    """One flow's walk through the endpoints."""
+
+    __slots__ = ("_asked", "_caller", "_cause", "_left", "_upstream", "attempts")
+
+    def __init__(
+        self, upstream: DatagramUpstream, caller: Caller, targets: tuple[Endpoint | Name, ...]
+    ) -> None:
+        self._upstream = upstream
+        self._caller = caller
+        self._left = targets
+        self._asked: Name | None = None
+        self._cause = Cause.DIAL_UNREACHABLE
+        self.attempts = 0
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is another endpoint to go to."""
+        return bool(self._left)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a name is being resolved."""
+        return self._asked is not None
+
+    def go(self) -> None:
+        """Go to the next endpoint; the caller is told, perhaps later."""
+        while self._left:
+            target, self._left = self._left[0], self._left[1:]
+            if isinstance(target, Endpoint):
+                self.attempts += 1
+                found = connected(target, reports=True)
+                if not isinstance(found, Cause):
+                    self._caller.reached(found, target)
+                    return
+                self._cause = found
+                self.eject(target)
+            else:
+                known = self._upstream.resolver.resolve(target, self)
+                if known is None:
+                    self._asked = target
+                    return
+                self._take_names(known)
+        self._caller.unreached(self._cause)
+
+    def eject(self, endpoint: Endpoint) -> None:
+        """Note that an endpoint failed: later flows try the others first."""
+        self._upstream.ejection.eject(endpoint, self._upstream.reactor.now)
+
+    def _take_names(self, endpoints: tuple[Endpoint, ...]) -> None:
+        if not endpoints:
+            self._cause = Cause.DIAL_RESOLVE
+        known = self._upstream.ejection.order(endpoints, self._upstream.reactor.now)
+        self._left = (*known, *self._left)
+
+    def resolved(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """Go on with the answer for a host name."""
+        self._asked = None
+        self._take_names(endpoints)
+        self.go()
+
+    def timed_out(self) -> None:
+        """The name takes too long: go to the next endpoint."""
+        self.abandon()
+        self._cause = Cause.DIAL_RESOLVE
+        self.go()
+
+    def abandon(self) -> None:
+        """The flow ended, or will wait no longer: leave nothing behind."""
+        if self._asked is not None:
+            self._upstream.resolver.withdraw(self._asked, self)
+            self._asked = None

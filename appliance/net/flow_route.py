@@ -1,0 +1,72 @@
+"""What flows have in common: those of a worker, and those of a rule at one of its listeners."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from appliance.net.contact import DatagramUpstream
+from appliance.net.datagram_sockets import BUFFER_BYTES
+from appliance.net.reactor import Reactor
+from appliance.outcome import Cause
+
+if TYPE_CHECKING:
+    from appliance.net.flow import Flow
+    from appliance.policy.flow_table import FlowTable, RuleFlows
+
+
+class Datagrams:
+    """What all flows of a worker share: the loop, the buffer, the table, and who hears of a flow's end."""
+
+    __slots__ = ("buffer", "buffers", "on_end", "reactor", "table", "view")
+
+    def __init__(self, reactor: Reactor, table: "FlowTable[Flow]", on_end: Callable[["Flow"], None]) -> None:
+        self.reactor = reactor
+        self.table = table
+        self.on_end = on_end
+        self.buffer = bytearray(BUFFER_BYTES)
+        self.buffers = (self.buffer,)
+        """As recvmsg_into takes it."""
+        self.view = memoryview(self.buffer)
+
+    def cut(self, cause: Cause, quiet_since: float | None = None) -> None:
+        """End every flow, or those in which nothing has passed since then."""
+        for rule in self.table.rules.values():
+            for flow in tuple(rule.live):
+                if quiet_since is None or flow.active <= quiet_since:
+                    flow.end(cause)
+
+
+class FlowRoute:
+    """A rule at one of its UDP listeners."""
+
+    __slots__ = (
+        "datagrams",
+        "flows",
+        "idle_timeout",
+        "listener",
+        "receive_buffer",
+        "responses",
+        "rule",
+        "upstream",
+    )
+
+    def __init__(
+        self,
+        rule: str,
+        listener: str,
+        upstream: DatagramUpstream,
+        idle_timeout: float,
+        responses: int,
+        receive_buffer: int,
+        flows: "RuleFlows[Flow]",
+        datagrams: Datagrams,
+    ) -> None:
+        self.rule = rule
+        self.listener = listener
+        self.upstream = upstream
+        self.idle_timeout = idle_timeout
+        self.responses = responses
+        """After how many answers a flow ends; 0: no number of them ends one."""
+        self.receive_buffer = receive_buffer
+        self.flows = flows
+        """Those of the rule, at all its listeners."""
+        self.datagrams = datagrams
