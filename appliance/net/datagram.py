@@ -12,21 +12,26 @@ import errno
 import socket
 import sys
 from collections.abc import Hashable
+from functools import partial
 from socket import AF_INET, AF_INET6, IPPROTO_IP, IPPROTO_IPV6, IPV6_PKTINFO, MSG_TRUNC, SOL_UDP
 from typing import Final
 
 from appliance.net.burst import Burst
-from appliance.net.datagram_sockets import IP_PKTINFO, is_wildcard, kernel_drops
+from appliance.net.datagram_sockets import IP_PKTINFO, is_drained, is_wildcard, kernel_drops
 from appliance.net.eagerness import Eagerness
 from appliance.net.flow import ClientAddress, Flow
 from appliance.net.flow_route import FlowRoute
 from appliance.net.flow_trains import CONTROL_BYTES, forward_train
 from appliance.net.reactor import IN
+from appliance.net.source import Sources
 from appliance.net.trains import RUN, UDP_GRO, Controls, Sense
 from appliance.outcome import Cause, Drop
 
 MOST_READS: Final = 64
 """Datagrams taken in one turn at the most: the flows and the other listeners want their turn, too."""
+
+MOST_ROUNDS: Final = 64
+"""Bursts taken at the most before no flow is begun any more."""
 
 _BROKEN: Final = frozenset({errno.EBADF, errno.ENOTSOCK, errno.EFAULT, errno.EINVAL})
 """Errors of recv(2) that come again: a fault of ours."""
@@ -35,9 +40,6 @@ _WHERE: Final = {AF_INET: slice(4, 8), AF_INET6: slice(16)}
 """Where a control message has the address that an answer is to leave from. struct in_pktinfo has the
 interface before it, and behind it the one written to, which may be that of a broadcast. struct in6_pktinfo
 has the interface behind it; an answer to a link-local client has that in the client's address."""
-
-_IPV4_BYTES: Final = 4
-_IN6_PKTINFO_BYTES: Final = 20
 
 
 class DatagramListener:
@@ -52,13 +54,12 @@ class DatagramListener:
         "_receive",
         "_sense",
         "_socket",
+        "_sources",
         "_taking",
         "_where",
         "_wildcard",
         "flows",
         "route",
-        "sendmsg",
-        "sendto",
     )
 
     def __init__(self, bound: socket.socket, route: FlowRoute) -> None:
@@ -75,8 +76,7 @@ class DatagramListener:
         """Flows that are to look for an answer when the burst is out."""
         self._eagerness = Eagerness()
         self._lost = 0
-        self.sendto = bound.sendto
-        self.sendmsg = bound.sendmsg
+        self._sources = Sources(bound)
         self.route = route
         self.flows: dict[Hashable, Flow] = {}
         route.datagrams.reactor.watch(bound.fileno(), IN, self)
@@ -97,10 +97,13 @@ class DatagramListener:
             self._taking = False
             if self._fresh:
                 self._look()
-        if taken < self._burst.size:
-            self._burst.emptied(taken)
+        burst = self._burst
+        if taken < burst.size:
+            burst.emptied(taken)
+        elif burst.credit > 1:
+            burst.credit -= 1
         else:
-            self._burst.filled()
+            burst.filled()
 
     def _take(self) -> int:
         """Receive and send on, each datagram with two system calls; give how many there were."""
@@ -115,7 +118,7 @@ class DatagramListener:
             except BlockingIOError:
                 most = taken
                 break
-            flow = flows.get(client) or self._opened(client, client, [])
+            flow = flows.get(client) or self._opened(client, client, b"")
             if flow is None:
                 continue
             send = flow.send
@@ -158,7 +161,7 @@ class DatagramListener:
                 break
             train, local = (0, controls[0][2][where]) if usual and len(controls) == 1 else _told(controls)
             key = (client, local) if local else client
-            flow = flows.get(key) or self._opened(key, client, _source(local))
+            flow = flows.get(key) or self._opened(key, client, local)
             if flow is None:
                 continue
             send = flow.send
@@ -195,11 +198,18 @@ class DatagramListener:
 
     # -- flows ----------------------------------------------------------------------------------------
 
-    def _opened(self, key: Hashable, client: ClientAddress, source: Controls) -> Flow | None:
-        """Begin a flow; None when it came to nothing, which its record tells."""
+    def _opened(self, key: Hashable, client: ClientAddress, local: bytes) -> Flow | None:
+        """Begin a flow; None when it came to nothing, which its record tells.
+
+        `local` is the address that the client wrote to, where the socket has several.
+        """
         if self._draining:
             return None
-        flow = self.flows[key] = Flow(self, key, client, source)
+        return self._begun(Flow(self, key, client, self._sources.of(local, partial(self._strayed, local))))
+
+    def _begun(self, flow: Flow) -> Flow | None:
+        key, client = flow.key, flow.client
+        self.flows[key] = flow
         self.route.flows.admit(flow, client[0], _evict)
         flow.start()
         return flow if flow.cause is None else None
@@ -221,9 +231,18 @@ class DatagramListener:
 
     def again(self, flow: Flow, datagram: bytes) -> None:
         """Take a datagram of a client whose flow has ended over it as the first of a new one."""
-        opened = self._opened(flow.key, flow.client, flow.source)
-        if opened is not None:
-            opened.forward(memoryview(datagram))
+        if self._draining:
+            return
+        begun = self._begun(Flow(self, flow.key, flow.client, flow.source))
+        if begun is not None:
+            begun.forward(memoryview(datagram))
+
+    def _strayed(self, local: bytes, datagram: bytes, client: ClientAddress) -> None:
+        """Take a datagram that another socket of this address received."""
+        key = (client, local)
+        flow = self.flows.get(key) or self._opened(key, client, local)
+        if flow is not None:
+            flow.forward(memoryview(datagram))
 
     def on_fault(self) -> None:
         """A bug in taking datagrams has been reported; the other clients still want theirs taken."""
@@ -237,8 +256,20 @@ class DatagramListener:
         return newly
 
     def drain(self) -> None:
-        """Begin no flows any more; those there are go on."""
+        """Take what has come so far, and begin no flows any more; those there are go on."""
+        for _ in range(MOST_ROUNDS):
+            if is_drained(self._socket):
+                break
+            self.on_event(IN)
         self._draining = True
+
+    def close(self) -> None:
+        """Receive no more, and answer no more."""
+        # Others hold the same open file: close(2) alone would leave it in the epoll set.
+        reactor = self.route.datagrams.reactor
+        reactor.unwatch(self._socket.fileno())
+        reactor.forget(self._socket.fileno(), self._socket.close)
+        self._sources.close()
 
 
 def _evict(flow: Flow) -> None:
@@ -246,7 +277,7 @@ def _evict(flow: Flow) -> None:
 
 
 def _told(controls: Controls) -> tuple[int, bytes]:
-    """Give a train's segment size, 0 for none, and the address it was sent to, as `_source` takes it."""
+    """Give a train's segment size, 0 for none, and the address it was sent to."""
     train, local = 0, b""
     for level, kind, data in controls:
         if level == SOL_UDP:
@@ -257,10 +288,3 @@ def _told(controls: Controls) -> tuple[int, bytes]:
         elif level == IPPROTO_IPV6 and kind == IPV6_PKTINFO:
             local = data[_WHERE[AF_INET6]]
     return train, local
-
-
-def _source(local: bytes) -> Controls:
-    """Make the control message that has an answer leave from an address; none for the socket's own."""
-    if len(local) == _IPV4_BYTES:
-        return [(IPPROTO_IP, IP_PKTINFO, bytes(4) + local + bytes(4))]
-    return [(IPPROTO_IPV6, IPV6_PKTINFO, local.ljust(_IN6_PKTINFO_BYTES, b"\0"))] if local else []

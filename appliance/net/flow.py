@@ -18,8 +18,8 @@ A flow ends when nothing has passed either way for its idle time-out; when it ha
 (`responses`); when it is the least recently used one and there is no room; or when its endpoint is gone, as
 far as that can be told. An error that ICMP brings belongs to an earlier datagram: the kernel reports it at
 the next system call on the socket, which may be the sending of a datagram that has nothing to do with it, and
-does not send that one. While a flow has had no answer, and its rule has another endpoint, it goes on there and
-sends its last datagram again; otherwise it ends, and the datagram at hand begins a new one.
+does not send that one. While a flow has had no answer, and its rule has another endpoint, it goes on there
+and sends its last datagram again; otherwise it ends, and the datagram at hand begins a new one.
 """
 
 from collections.abc import Callable, Hashable
@@ -36,9 +36,10 @@ from appliance.net.datagram_sockets import (
 )
 from appliance.net.flow_route import FlowRoute
 from appliance.net.flow_trains import take_trains
-from appliance.net.reactor import ERR, IN
+from appliance.net.reactor import IN
 from appliance.net.sockets import Endpoint, Socket
-from appliance.net.trains import RUN, Controls, Sense
+from appliance.net.source import Source
+from appliance.net.trains import RUN, Sense
 from appliance.outcome import Cause, Drop, Stage
 
 ClientAddress = tuple[str, int] | tuple[str, int, int, int]
@@ -49,11 +50,14 @@ DIAL: Final = Stage.DIAL
 RELAY: Final = Stage.RELAY
 ANSWERED: Final = Cause.ANSWERED
 
+_ONCE: Final = range(1)
+
 MOST_READS: Final = 32
 """Datagrams of one flow in a turn at the most: the others want their turn, too."""
 
 STEADY: Final = 4
-"""So many answers make it worth to find out how often to read at an event (`net.burst`)."""
+"""So many answers make it worth to find out how often to read at an event (`net.burst`). Where a number of
+them ends the flow, each event is read once, so that the last one is known."""
 
 BUSY: Final = 8
 """A flow that has so many datagrams to read at once gets the receive buffer that its rule asks for."""
@@ -72,8 +76,6 @@ class Front(Protocol):
 
     route: FlowRoute
     flows: "dict[Hashable, Flow]"
-    sendto: Callable[..., int]
-    sendmsg: Callable[..., int]
 
     def looks_for(self, flow: "Flow") -> bool:
         """Have the flow `look` for its answer at the end of this burst; False: it is to `watch` at once."""
@@ -87,9 +89,11 @@ class Flow:
 
     __slots__ = (
         "_contact",
+        "_datagrams",
         "_held",
         "_last",
         "_receive",
+        "_sendto",
         "_slot",
         "active",
         "burst",
@@ -116,17 +120,19 @@ class Flow:
         "up",
     )
 
-    def __init__(self, front: Front, key: Hashable, client: ClientAddress, source: Controls) -> None:
-        """`key` finds it among its listener's flows; `source` makes answers leave from the right address."""
+    def __init__(self, front: Front, key: Hashable, client: ClientAddress, source: Source) -> None:
+        """`key` finds it among its listener's flows; `source` is where its answers leave from."""
         self.front = front
         self.route = front.route
+        self._datagrams = datagrams = front.route.datagrams
         self.key = key
         self.client = client
         self.source = source
+        self._sendto = source.sendto
         self.stage = DIAL
         self.cause: Cause | None = None
         """Why it ended; None while it lives."""
-        self.opened = self.active = now = front.route.datagrams.reactor.now
+        self.opened = self.active = now = datagrams.reactor.now
         """Monotonic seconds, as are the others. `active`: when a datagram last passed."""
         self.ended = 0.0
         self.first_answer: float | None = None
@@ -147,9 +153,7 @@ class Flow:
         self._held: list[bytes] | None = None
         self._last = b""
         """The last datagram sent, while it may have to be sent again to another endpoint."""
-        self._slot = front.route.datagrams.reactor.arm(
-            now + min(front.route.idle_timeout, LONGEST_WAIT), self
-        )
+        self._slot = datagrams.reactor.arm(now + min(front.route.idle_timeout, LONGEST_WAIT), self)
 
     # -- dial -----------------------------------------------------------------------------------------
 
@@ -170,7 +174,7 @@ class Flow:
     def _go(self, contact: Contact) -> None:
         contact.go()
         if contact.waits:
-            reactor = self.route.datagrams.reactor
+            reactor = self._datagrams.reactor
             self._rearm(reactor.now + self.route.upstream.connect_timeout)
 
     def reached(self, connection: Socket, endpoint: Endpoint) -> None:
@@ -193,7 +197,7 @@ class Flow:
         """Wait for what the endpoint sends."""
         assert self.connection is not None
         try:
-            self.route.datagrams.reactor.watch(self.connection.fileno(), IN, self)
+            self._datagrams.reactor.watch(self.connection.fileno(), IN, self)
         except OSError:  # ENOSPC, ENOMEM: fs.epoll.max_user_watches (epoll(7))
             self.end(Cause.FD_LIMIT)
 
@@ -238,7 +242,7 @@ class Flow:
         else:
             self.up += 1
             self.bytes_up += len(datagram)
-            self.active = self.route.datagrams.reactor.now
+            self.active = self._datagrams.reactor.now
 
     def _send_and_keep(self, datagram: memoryview) -> int:
         """Send, and keep the datagram for the next endpoint."""
@@ -283,7 +287,7 @@ class Flow:
 
     def _forget_connection(self) -> None:
         if self.connection is not None:
-            self.route.datagrams.reactor.forget(self.connection.fileno(), self.connection.close)
+            self._datagrams.reactor.forget(self.connection.fileno(), self.connection.close)
             self.connection = self.send = None
 
     # -- down -----------------------------------------------------------------------------------------
@@ -294,22 +298,21 @@ class Flow:
         if sense is not None and sense.asks:
             take_trains(self, sense)
             return
-        if events & ERR and self._contact is not None and self._take_errors():
+        if events != IN and self._contact is not None and self._take_errors():
             return
-        front, client, source = self.front, self.client, self.source
-        datagrams = self.route.datagrams
+        datagrams, client, sendto = self._datagrams, self.client, self._sendto
         receive, buffer, view = self._receive, datagrams.buffer, datagrams.view
         taken = count = moved = 0
         failure: OSError | None = None
         try:
-            for _ in range(1 if burst is None else burst.size):
+            for _ in _ONCE if burst is None else range(burst.size):
                 count = receive(buffer)
                 taken += 1
                 try:
-                    if source:
-                        front.sendmsg((view[:count],), source, 0, client)
+                    if sendto is not None:
+                        sendto(view[:count], client)
                     else:
-                        front.sendto(view[:count], client)
+                        self.source.sendmsg((view[:count],), self.source.controls, 0, client)
                 except OSError as error:
                     self.dropped(drop_cause(error.errno))
                 else:
@@ -321,25 +324,34 @@ class Flow:
         except OSError as error:
             failure = error
         else:
-            if burst is not None and burst.filled():
-                self._grow(burst)
-        if taken:
+            if burst is not None:
+                if burst.credit > 1:
+                    burst.credit -= 1
+                elif burst.filled():
+                    self._grow(burst)
+        if taken >= RUN or burst is None:
             self.took(taken, count, moved)
+        elif taken:
+            self.bytes_down += moved
+            self.active = datagrams.reactor.now
         if failure is not None:
             self.failed(failure.errno)
 
     def took(self, taken: int, count: int, moved: int) -> None:
         """Count what an event brought: `moved` bytes, of which the last datagram has `count`."""
+        if not taken:
+            return
         self.bytes_down += moved
-        self.active = now = self.route.datagrams.reactor.now
+        self.active = now = self._datagrams.reactor.now
         if self.first_answer is None:
             self._first_answer(now)
-        if (responses := self.route.responses) and self.down >= responses and self.down >= self.up:
-            self.end(ANSWERED)
-        elif taken >= RUN and moved == taken * count:
-            self._run_came()
+        if responses := self.route.responses:
+            if self.down >= responses and self.down >= self.up:
+                self.end(ANSWERED)
         elif self.burst is None and self.down >= STEADY:
             self.burst = Burst(MOST_READS)
+        if taken >= RUN and moved == taken * count:
+            self._run_came()
 
     def _first_answer(self, now: float) -> None:
         """There is somebody at the endpoint: the flow stays with it."""
@@ -398,7 +410,7 @@ class Flow:
             self._rearm(idle_at)
 
     def _rearm(self, deadline: float) -> None:
-        reactor = self.route.datagrams.reactor
+        reactor = self._datagrams.reactor
         reactor.timers.cancel(self._slot, self)
         self._slot = reactor.arm(min(deadline, reactor.now + LONGEST_WAIT), self)
 
@@ -411,8 +423,7 @@ class Flow:
         if self.cause is not None:
             return
         self.cause = cause
-        route = self.route
-        datagrams = route.datagrams
+        datagrams = self._datagrams
         reactor = datagrams.reactor
         self.ended = reactor.now
         reactor.timers.cancel(self._slot, self)
@@ -427,5 +438,5 @@ class Flow:
             reactor.forget(connection.fileno(), connection.close)
             self.connection = self.send = None
         del self.front.flows[self.key]
-        route.flows.remove(self, self.client[0])
+        self.route.flows.remove(self, self.client[0])
         datagrams.on_end(self)

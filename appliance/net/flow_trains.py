@@ -66,8 +66,7 @@ def take_trains(flow: "Flow", sense: Sense) -> None:
     else:
         if burst is not None:
             burst.filled()
-    if taken:
-        flow.took(1, 0, moved)  # one: what a run would tell is known
+    flow.took(min(taken, 1), 0, moved)  # no more than one: what a run would tell is known
     if failure is not None:
         flow.failed(failure.errno)
 
@@ -75,7 +74,7 @@ def take_trains(flow: "Flow", sense: Sense) -> None:
 def _answer(flow: "Flow", datagram: memoryview) -> int:
     """Send the client a datagram; give its length."""
     try:
-        flow.front.sendmsg((datagram,), flow.source, 0, flow.client)
+        flow.source.sendmsg((datagram,), flow.source.controls, 0, flow.client)
     except OSError as error:
         flow.dropped(drop_cause(error.errno))
         return 0
@@ -87,7 +86,7 @@ def _answer_train(flow: "Flow", train: memoryview, size: int) -> int:
     """Send the client a train; give the bytes of it that were sent."""
     if flow.segments:
         try:
-            flow.front.sendmsg((train,), [*flow.source, segment_control(size)], 0, flow.client)
+            flow.source.sendmsg((train,), [*flow.source.controls, segment_control(size)], 0, flow.client)
         except OSError as error:
             if error.errno not in REFUSED:
                 flow.dropped(drop_cause(error.errno), segments(len(train), size))

@@ -145,6 +145,8 @@ class Worker:
             _Repeated(self.reactor, LOOK_AT_DROPS, self._report_drops)
         self.reactor.run()
         self._report_drops()
+        for receiver in self.datagram_listeners:
+            receiver.close()
         self._journal.close()
         self.reactor.close()
 
