@@ -125,6 +125,10 @@ class Contact:
         """Note that an endpoint failed: later flows try the others first."""
         self._upstream.ejection.eject(endpoint, self._upstream.reactor.now)
 
+    def answered(self, endpoint: Endpoint) -> None:
+        """Note that an endpoint is there: it goes back into rotation."""
+        self._upstream.ejection.restore(endpoint)
+
     def _take_names(self, endpoints: tuple[Endpoint, ...]) -> None:
         if not endpoints:
             self._cause = Cause.DIAL_RESOLVE

@@ -356,7 +356,8 @@ class Flow:
     def _first_answer(self, now: float) -> None:
         """There is somebody at the endpoint: the flow stays with it."""
         self.first_answer = now
-        if self._contact is not None and self.connection is not None:
+        if self._contact is not None and self.connection is not None and self.endpoint is not None:
+            self._contact.answered(self.endpoint)
             self.send = self.connection.send
             self._last = b""
 

@@ -8,8 +8,9 @@ from appliance.net.trains import REFUSED, Sense, segment_control, segment_size, 
 if TYPE_CHECKING:
     from appliance.net.flow import Flow
 
-CONTROL_BYTES: Final = 64
-"""Room for two control messages of recvmsg(2): where a datagram was sent to, and a train's segment size."""
+CONTROL_BYTES: Final = 128
+"""Room for the control messages of recvmsg(2): where a datagram was sent to, which a socket of both families
+tells twice, and a train's segment size."""
 
 
 def forward_train(flow: "Flow", train: memoryview, size: int) -> None:

@@ -1,4 +1,4 @@
-"""Where a listener's answers leave from: the address its client wrote to, or it would take them for another's.
+"""Where answers leave from: the address the client wrote to, or it would take them for somebody else's.
 
 A socket bound to one address sends from there by itself. One that has every address would send from whichever
 the routing table prefers. A control message (IP_PKTINFO) tells it better, and costs 0.45 us with each answer;
