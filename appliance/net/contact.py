@@ -79,7 +79,7 @@ def connected(endpoint: Endpoint, *, reports: bool = False) -> Socket | Cause:
 class Contact:
     """One flow's walk through the endpoints."""
 
-    __slots__ = ("_asked", "_caller", "_cause", "_left", "_upstream", "attempts")
+    __slots__ = ("_asked", "_caller", "_cause", "_left", "_upstream", "attempts", "deadline")
 
     def __init__(
         self, upstream: DatagramUpstream, caller: Caller, targets: tuple[Endpoint | Name, ...]
@@ -90,6 +90,8 @@ class Contact:
         self._asked: Name | None = None
         self._cause = Cause.DIAL_UNREACHABLE
         self.attempts = 0
+        self.deadline = 0.0
+        """When the name that is being resolved takes too long."""
 
     @property
     def has_more(self) -> bool:
@@ -117,6 +119,7 @@ class Contact:
                 known = self._upstream.resolver.resolve(target, self)
                 if known is None:
                     self._asked = target
+                    self.deadline = self._upstream.reactor.now + self._upstream.connect_timeout
                     return
                 self._take_names(known)
         self._caller.unreached(self._cause)

@@ -174,8 +174,7 @@ class Flow:
     def _go(self, contact: Contact) -> None:
         contact.go()
         if contact.waits:
-            reactor = self._datagrams.reactor
-            self._rearm(reactor.now + self.route.upstream.connect_timeout)
+            self._rearm(contact.deadline)
 
     def reached(self, connection: Socket, endpoint: Endpoint) -> None:
         """Enter RELAY: there is an endpoint, as far as that can be told."""
@@ -187,7 +186,7 @@ class Flow:
         self.send = connection.send if contact is None or not contact.has_more else self._send_and_keep
         if not self.route.responses or not self.front.looks_for(self):
             self.watch()
-        if self._held is not None:
+        if self._held is not None and self.cause is None:
             self._rearm(self.active + self.route.idle_timeout)
             held, self._held = self._held, None
             for datagram in held:
@@ -203,10 +202,11 @@ class Flow:
 
     def look(self) -> bool:
         """Take the answer if it is there already, and wait for what comes after it; say whether it was."""
-        if self.cause is None:
+        connection = self.connection
+        if connection is not None:
             self.on_event(IN)
-        if self.connection is not None:
-            self.watch()
+            if self.connection is connection:
+                self.watch()
         return self.down > 0
 
     def unreached(self, cause: Cause) -> None:
@@ -256,7 +256,7 @@ class Flow:
         if lost is None:
             self.dropped(drop_cause(error.errno))
             return
-        if self._may_go_on():  # its last datagram, which is this one, is sent to the next endpoint
+        if self.may_go_on:  # its last datagram, which is this one, is sent to the next endpoint
             self._lose_endpoint(lost)
         elif self.up:  # the error is that of an earlier datagram
             copy = bytes(datagram)
@@ -266,7 +266,9 @@ class Flow:
             self.dropped(Drop.SEND_FAILED)
             self.end(lost)
 
-    def _may_go_on(self) -> bool:
+    @property
+    def may_go_on(self) -> bool:
+        """Whether it goes to another endpoint when this one is gone, with the last datagram sent."""
         contact = self._contact
         return contact is not None and contact.has_more and self.first_answer is None
 
@@ -277,7 +279,7 @@ class Flow:
             self.end(cause)
             return
         contact.eject(self.endpoint)
-        if self._may_go_on():
+        if self.may_go_on:
             self._forget_connection()
             self.stage = DIAL
             self._held = [self._last]
@@ -377,17 +379,19 @@ class Flow:
         lost = endpoint_lost(number)
         if lost is None or self.cause is not None:
             return
-        if self._may_go_on() and self.up:  # the last datagram did not arrive, and will be sent again
+        if self.may_go_on and self.up:  # the last datagram did not arrive, and will be sent again
             self.up -= 1
             self.bytes_up -= len(self._last)
         self._lose_endpoint(lost)
 
     def _take_errors(self) -> bool:
         """Judge what waits in the error queue, which is an event until it is taken; False: nothing did."""
-        assert self.connection is not None
-        errors = queued_errors(self.connection)
+        connection = self.connection
+        assert connection is not None
+        errors = queued_errors(connection)
         for number in errors:
-            self.failed(number)
+            if self.connection is connection:  # the first one may have taken the flow elsewhere
+                self.failed(number)
         return bool(errors)
 
     # -- end ------------------------------------------------------------------------------------------
@@ -401,9 +405,11 @@ class Flow:
         """A deadline armed earlier has passed; it may have moved meanwhile."""
         contact = self._contact
         if contact is not None and contact.waits:
-            contact.timed_out()
-            if self.cause is not None:
-                return
+            if now >= contact.deadline:
+                contact.timed_out()
+            if contact.waits:
+                self._rearm(contact.deadline)
+            return
         idle_at = self.active + self.route.idle_timeout
         if now >= idle_at:
             self.end(Cause.IDLE_TIMEOUT)

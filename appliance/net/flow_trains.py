@@ -15,7 +15,7 @@ tells twice, and a train's segment size."""
 
 def forward_train(flow: "Flow", train: memoryview, size: int) -> None:
     """Send a train of the client on; `size` is that of its datagrams."""
-    if flow.connection is None or not flow.segments:
+    if flow.connection is None or not flow.segments or flow.may_go_on:
         _forward_each(flow, train, size)
         return
     try:
