@@ -409,6 +409,8 @@ class Flow:
                 contact.timed_out()
             if contact.waits:
                 self._rearm(contact.deadline)
+                return
+        if self.cause is not None:
             return
         idle_at = self.active + self.route.idle_timeout
         if now >= idle_at:
