@@ -63,7 +63,7 @@ class DatagramListener:
     )
 
     def __init__(self, bound: socket.socket, route: FlowRoute) -> None:
-        """`bound` is O_NONBLOCK, and is told where datagrams were sent to (`datagram_sockets`)."""
+        """`bound` is O_NONBLOCK; one of every address is told which one it was (`datagram_sockets`)."""
         self._socket = bound
         self._receive = bound.recvfrom_into
         self._wildcard = is_wildcard(bound)

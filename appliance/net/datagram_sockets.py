@@ -44,7 +44,9 @@ def datagram_socket(endpoint: Endpoint, *, reuse_port: bool, receive_buffer: int
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if endpoint.family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        prepare_datagrams(bound, receive_buffer)
+        grow_receive_buffer(bound, receive_buffer)
+        if endpoint.sockaddr[0] in _WILDCARDS:  # before bind: it is noted down as a datagram comes
+            _report_destination(bound)
         bound.bind(endpoint.sockaddr)
     except BaseException:
         bound.close()
@@ -53,19 +55,23 @@ def datagram_socket(endpoint: Endpoint, *, reuse_port: bool, receive_buffer: int
 
 
 def prepare_datagrams(bound: socket.socket, receive_buffer: int) -> None:
-    """Set what a listener's socket needs, also for one that came from outside.
-
-    With each datagram the kernel tells which address it was sent to: where the socket has every address, the
-    answer must leave from that one (ip(7), ipv6(7); RFC 1122, 4.1.3.5).
-    """
+    """Set what a listener's socket needs that came from outside, bound."""
     bound.setblocking(False)
     grow_receive_buffer(bound, receive_buffer)
-    if bound.family == socket.AF_INET6:
-        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        if not bound.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
-            bound.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-    else:
-        bound.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    if is_wildcard(bound):
+        _report_destination(bound)
+
+
+def _report_destination(receiver: socket.socket) -> None:
+    """Have the kernel tell with each datagram which address it was sent to.
+
+    Where a socket has every address, the answer must leave from that one (ip(7), ipv6(7); RFC 1122, 4.1.3.5).
+    """
+    if receiver.family == socket.AF_INET6:
+        receiver.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        if receiver.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+            return
+    receiver.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
 
 
 def is_wildcard(bound: socket.socket) -> bool:

@@ -51,7 +51,7 @@ class Sources:
 
         `stray` is called with datagrams that a new socket caught, and their senders.
         """
-        if not local:
+        if not any(local):  # none, or that of a datagram which came before the kernel noted it down
             return self._own
         found = self._known.get(local)
         if found is None:
