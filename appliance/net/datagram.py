@@ -24,7 +24,7 @@ from appliance.net.flow_route import FlowRoute
 from appliance.net.flow_trains import CONTROL_BYTES, forward_train
 from appliance.net.reactor import IN
 from appliance.net.source import Sources
-from appliance.net.trains import RUN, UDP_GRO, Controls, Sense
+from appliance.net.trains import RUN, UDP_GRO, Controls, Sense, segments
 from appliance.outcome import Cause, Drop
 
 MOST_READS: Final = 64
@@ -118,7 +118,7 @@ class DatagramListener:
             except BlockingIOError:
                 most = taken
                 break
-            flow = flows.get(client) or self._opened(client, client, b"")
+            flow = flows.get(client) or self._opened(client, client, b"", 1)
             if flow is None:
                 continue
             send = flow.send
@@ -161,7 +161,7 @@ class DatagramListener:
                 break
             train, local = (0, controls[0][2][where]) if usual and len(controls) == 1 else _told(controls)
             key = (client, local) if local else client
-            flow = flows.get(key) or self._opened(key, client, local)
+            flow = flows.get(key) or self._opened(key, client, local, segments(count, train))
             if flow is None:
                 continue
             send = flow.send
@@ -198,20 +198,24 @@ class DatagramListener:
 
     # -- flows ----------------------------------------------------------------------------------------
 
-    def _opened(self, key: Hashable, client: ClientAddress, local: bytes) -> Flow | None:
+    def _opened(self, key: Hashable, client: ClientAddress, local: bytes, at_hand: int) -> Flow | None:
         """Begin a flow; None when it came to nothing, which its record tells.
 
-        `local` is the address that the client wrote to, where the socket has several.
+        `local` is the address that the client wrote to, where the socket has several; `at_hand`: how many
+        datagrams came with it.
         """
         if self._draining:
             return None
-        return self._begun(Flow(self, key, client, self._sources.of(local, partial(self._strayed, local))))
+        source = self._sources.of(local, partial(self._strayed, local))
+        if (begun := self.flows.get(key)) is not None:  # by a datagram that had strayed
+            return begun
+        return self._begun(Flow(self, key, client, source), at_hand)
 
-    def _begun(self, flow: Flow) -> Flow | None:
+    def _begun(self, flow: Flow, at_hand: int) -> Flow | None:
         key, client = flow.key, flow.client
         self.flows[key] = flow
         self.route.flows.admit(flow, client[0], _evict)
-        flow.start()
+        flow.start(at_hand)
         return flow if flow.cause is None else None
 
     def looks_for(self, flow: Flow) -> bool:
@@ -233,14 +237,14 @@ class DatagramListener:
         """Take a datagram of a client whose flow has ended over it as the first of a new one."""
         if self._draining:
             return
-        begun = self._begun(Flow(self, flow.key, flow.client, flow.source))
+        begun = self._begun(Flow(self, flow.key, flow.client, flow.source), 1)
         if begun is not None:
             begun.forward(memoryview(datagram))
 
     def _strayed(self, local: bytes, datagram: bytes, client: ClientAddress) -> None:
         """Take a datagram that another socket of this address received."""
         key = (client, local)
-        flow = self.flows.get(key) or self._opened(key, client, local)
+        flow = self.flows.get(key) or self._opened(key, client, local, 1)
         if flow is not None:
             flow.forward(memoryview(datagram))
 

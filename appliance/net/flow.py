@@ -78,7 +78,7 @@ class Front(Protocol):
     flows: "dict[Hashable, Flow]"
 
     def looks_for(self, flow: "Flow") -> bool:
-        """Have the flow `look` for its answer at the end of this burst; False: it is to `watch` at once."""
+        """Have the flow `look` for its answer at the end of this burst; False: it is to wait for it."""
 
     def again(self, flow: "Flow", datagram: bytes) -> None:
         """Take a datagram of a client whose flow has ended over it as the first of a new one."""
@@ -88,6 +88,7 @@ class Flow:
     """A client and its endpoint; the handler of the endpoint's socket."""
 
     __slots__ = (
+        "_at_hand",
         "_contact",
         "_datagrams",
         "_held",
@@ -151,14 +152,18 @@ class Flow:
         self.sense: Sense | None = None
         self._contact: Contact | None = None
         self._held: list[bytes] | None = None
-        self._last = b""
+        self._last: bytes | None = None
         """The last datagram sent, while it may have to be sent again to another endpoint."""
         self._slot = datagrams.reactor.arm(now + min(front.route.idle_timeout, LONGEST_WAIT), self)
 
     # -- dial -----------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Get an endpoint: at once, unless its name is to be resolved first."""
+    def start(self, at_hand: int) -> None:
+        """Get an endpoint: at once, unless its name is to be resolved first.
+
+        `at_hand` is how many datagrams there are to be sent then: those of a train, or one.
+        """
+        self._at_hand = at_hand
         upstream = self.route.upstream
         if (only := upstream.only) is None:
             self._contact = contact = upstream.contact(self)
@@ -185,20 +190,25 @@ class Flow:
         contact = self._contact
         self.send = connection.send if contact is None or not contact.has_more else self._send_and_keep
         if not self.route.responses or not self.front.looks_for(self):
-            self.watch()
-        if self._held is not None and self.cause is None:
+            try:
+                self._watch(connection)
+            except OSError:
+                self.unreached(Cause.FD_LIMIT)
+                return
+        if self._held is not None:
             self._rearm(self.active + self.route.idle_timeout)
-            held, self._held = self._held, None
-            for datagram in held:
-                self.forward(memoryview(datagram))
+            self._send_held()
 
-    def watch(self) -> None:
-        """Wait for what the endpoint sends."""
-        assert self.connection is not None
-        try:
-            self._datagrams.reactor.watch(self.connection.fileno(), IN, self)
-        except OSError:  # ENOSPC, ENOMEM: fs.epoll.max_user_watches (epoll(7))
-            self.end(Cause.FD_LIMIT)
+    def _send_held(self) -> None:
+        """Send what was held; over one of them the flow may end, or go on elsewhere with the rest."""
+        while self._held and self.send is not None:
+            self.forward(memoryview(self._held.pop(0)))
+        if self.send is not None:
+            self._held = None
+
+    def _watch(self, connection: Socket) -> None:
+        """Wait for what the endpoint sends. Raises OSError: ENOSPC, ENOMEM of epoll_ctl(2)."""
+        self._datagrams.reactor.watch(connection.fileno(), IN, self)
 
     def look(self) -> bool:
         """Take the answer if it is there already, and wait for what comes after it; say whether it was."""
@@ -206,13 +216,16 @@ class Flow:
         if connection is not None:
             self.on_event(IN)
             if self.connection is connection:
-                self.watch()
+                try:
+                    self._watch(connection)
+                except OSError:
+                    self.end(Cause.FD_LIMIT)
         return self.down > 0
 
     def unreached(self, cause: Cause) -> None:
         """End: no endpoint can be had."""
-        if not self._held:  # the datagram that began it
-            self.dropped(Drop.UNSENT)
+        if self._held is None:
+            self.dropped(Drop.UNSENT, self._at_hand)
         self.end(cause)
 
     @property
@@ -247,8 +260,9 @@ class Flow:
     def _send_and_keep(self, datagram: memoryview) -> int:
         """Send, and keep the datagram for the next endpoint."""
         assert self.connection is not None
+        sent = self.connection.send(datagram)
         self._last = bytes(datagram)
-        return self.connection.send(datagram)
+        return sent
 
     def not_sent(self, error: OSError, datagram: memoryview) -> None:
         """Judge why a datagram was not sent to the endpoint."""
@@ -256,8 +270,8 @@ class Flow:
         if lost is None:
             self.dropped(drop_cause(error.errno))
             return
-        if self.may_go_on:  # its last datagram, which is this one, is sent to the next endpoint
-            self._lose_endpoint(lost)
+        if self.may_go_on:
+            self._lose_endpoint(lost, bytes(datagram))
         elif self.up:  # the error is that of an earlier datagram
             copy = bytes(datagram)
             self.end(lost)
@@ -272,20 +286,26 @@ class Flow:
         contact = self._contact
         return contact is not None and contact.has_more and self.first_answer is None
 
-    def _lose_endpoint(self, cause: Cause) -> None:
-        """Go on with another endpoint, or end."""
+    def _lose_endpoint(self, cause: Cause, unsent: bytes | None = None) -> None:
+        """Go on with another endpoint, and with what the lost one did not get, or end."""
         contact = self._contact
-        if contact is None or self.endpoint is None:
+        if contact is not None and self.endpoint is not None:
+            contact.eject(self.endpoint)
+        if contact is None or not self.may_go_on:
             self.end(cause)
             return
-        contact.eject(self.endpoint)
-        if self.may_go_on:
-            self._forget_connection()
-            self.stage = DIAL
-            self._held = [self._last]
-            self._go(contact)
-        else:
-            self.end(cause)
+        self._forget_connection()
+        self.stage = DIAL
+        held = self._held or []
+        if unsent is not None:
+            held.insert(0, unsent)
+        if self._last is not None:
+            self.up -= 1
+            self.bytes_up -= len(self._last)
+            held.insert(0, self._last)
+            self._last = None
+        self._held = held
+        self._go(contact)
 
     def _forget_connection(self) -> None:
         if self.connection is not None:
@@ -361,7 +381,7 @@ class Flow:
         if self._contact is not None and self.connection is not None and self.endpoint is not None:
             self._contact.answered(self.endpoint)
             self.send = self.connection.send
-            self._last = b""
+            self._last = None
 
     def _grow(self, burst: Burst) -> None:
         """There is much to read: let the kernel hold as much of it as the rule allows."""
@@ -377,12 +397,8 @@ class Flow:
     def failed(self, number: int | None) -> None:
         """Judge an error that reading told: that of a datagram sent before."""
         lost = endpoint_lost(number)
-        if lost is None or self.cause is not None:
-            return
-        if self.may_go_on and self.up:  # the last datagram did not arrive, and will be sent again
-            self.up -= 1
-            self.bytes_up -= len(self._last)
-        self._lose_endpoint(lost)
+        if lost is not None and self.cause is None:
+            self._lose_endpoint(lost)
 
     def _take_errors(self) -> bool:
         """Judge what waits in the error queue, which is an event until it is taken; False: nothing did."""

@@ -101,8 +101,8 @@ def segment_size(controls: Controls) -> int:
 
 
 def segments(count: int, size: int) -> int:
-    """Say how many datagrams of `size` make a train of `count` bytes."""
-    return (count + size - 1) // size
+    """Say how many datagrams of `size` make a train of `count` bytes; without a size it is one datagram."""
+    return (count + size - 1) // size if 0 < size < count else 1
 
 
 def segment_control(size: int) -> tuple[int, int, bytes]:
