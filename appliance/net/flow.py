@@ -96,6 +96,7 @@ class Flow:
         "_receive",
         "_sendto",
         "_slot",
+        "_watched",
         "active",
         "burst",
         "bytes_down",
@@ -168,6 +169,7 @@ class Flow:
         if (only := upstream.only) is None:
             self._contact = contact = upstream.contact(self)
             self._go(contact)
+            self._at_hand = 0  # what comes of them is known from here on
             return
         found = connected(only)
         if isinstance(found, Cause):
@@ -187,6 +189,7 @@ class Flow:
         self.connection = connection
         self.stage = RELAY
         self._receive = connection.recv_into
+        self._watched = False
         contact = self._contact
         self.send = connection.send if contact is None or not contact.has_more else self._send_and_keep
         if not self.route.responses or not self.front.looks_for(self):
@@ -209,11 +212,12 @@ class Flow:
     def _watch(self, connection: Socket) -> None:
         """Wait for what the endpoint sends. Raises OSError: ENOSPC, ENOMEM of epoll_ctl(2)."""
         self._datagrams.reactor.watch(connection.fileno(), IN, self)
+        self._watched = True
 
     def look(self) -> bool:
         """Take the answer if it is there already, and wait for what comes after it; say whether it was."""
         connection = self.connection
-        if connection is not None:
+        if connection is not None and not self._watched:
             self.on_event(IN)
             if self.connection is connection:
                 try:
@@ -224,7 +228,7 @@ class Flow:
 
     def unreached(self, cause: Cause) -> None:
         """End: no endpoint can be had."""
-        if self._held is None:
+        if self._held is None and self._at_hand:
             self.dropped(Drop.UNSENT, self._at_hand)
         self.end(cause)
 

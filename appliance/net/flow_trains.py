@@ -36,10 +36,13 @@ def forward_train(flow: "Flow", train: memoryview, size: int) -> None:
 
 def _forward_each(flow: "Flow", train: memoryview, size: int) -> None:
     for start in range(0, len(train), size):
-        if flow.cause is not None:  # one of them ended the flow, and began the next
+        datagram = train[start : start + size]
+        if flow.cause is not None:  # one of them ended the flow, and perhaps began the next
             flow = flow.front.flows.get(flow.key, flow)
         if flow.cause is None:
-            flow.forward(train[start : start + size])
+            flow.forward(datagram)
+        else:
+            flow.front.again(flow, bytes(datagram))
 
 
 def take_trains(flow: "Flow", sense: Sense) -> None:
