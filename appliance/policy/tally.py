@@ -47,7 +47,7 @@ class Tally:
     def total(self, key: int) -> int:
         """Give what all workers together have counted under a key (any 64 bits)."""
         key = key & _MASK or 1
-        return sum([counts[self._slot(keys, key)] for keys, counts in self._parts])
+        return sum([_count(*part, self._slot(part[0], key)) for part in self._parts])
 
     def add(self, key: int, count: int) -> None:
         """Count, in this worker's part."""
@@ -84,3 +84,8 @@ class Tally:
     def _clear(self) -> None:
         self._keys[:] = memoryview(bytes(len(self._keys) * WORD)).cast("Q")
         self._used = 0
+
+
+def _count(keys: memoryview, counts: memoryview, slot: int) -> int:
+    """Read a slot's count; what stands beside no key is left over."""
+    return int(counts[slot]) if keys[slot] else 0
