@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 import msgspec
 
+from bench.endpoints import Scale, absent_tools, endpoints
 from bench.idle import allow_descriptors, fitting
-from bench.loads import Scale, absent_tools, endpoints
 from bench.process import Cores
 from bench.relays import KINDS, PORTWAY, version
 from bench.report import Results, document, table
@@ -21,8 +21,19 @@ from bench.slab import readable
 
 CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 DESCRIPTORS = 20_000
-FULL = Scale(bulk_bytes=2_000_000_000, requests_s=2, single_s=1, connections_s=2, sessions=3_000)
-QUICK = Scale(bulk_bytes=1_000_000_000, requests_s=1, single_s=1, connections_s=1, sessions=3_000)
+RECEIVE_BUFFER = Path("/proc/sys/net/core/rmem_max")
+FULL = Scale(
+    bulk_bytes=2_000_000_000,
+    requests_s=2,
+    single_s=1,
+    connections_s=2,
+    sessions=3_000,
+    datagrams_s=1.0,
+    flows_s=2.0,
+)
+QUICK = msgspec.structs.replace(
+    FULL, bulk_bytes=1_000_000_000, requests_s=1, connections_s=1, datagrams_s=0.5, flows_s=1.0
+)
 
 
 class Names(click.ParamType[tuple[str, ...]]):
@@ -58,6 +69,7 @@ def describe(repeat: int, scale: Scale, cores: Cores) -> dict[str, object]:
     return {
         "kernel": platform.release(),
         "congestion_control": CONGESTION_CONTROL.read_text().strip(),
+        "receive_buffer_max": int(RECEIVE_BUFFER.read_text()),
         "python": platform.python_version(),
         "cores": len(os.sched_getaffinity(0)),
         "pinned": msgspec.to_builtins(cores),
@@ -89,7 +101,9 @@ def write(path: Path, report: Mapping[str, object]) -> None:
     "--relays", type=Names(tuple(KINDS)), default=",".join(KINDS), show_default=True, help="The relays."
 )
 @click.option("--repeat", type=click.IntRange(1), default=None, help="Repetitions: 5, with --quick 2.")
-@click.option("--quick", is_flag=True, help="A look in about a minute: less of each load, fewer repetitions.")
+@click.option(
+    "--quick", is_flag=True, help="A look in about two minutes: less of each load, fewer repetitions."
+)
 @click.option(
     "--pin/--no-pin", default=None, help="The relay on one core, the load on another (where there are two)."
 )

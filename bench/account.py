@@ -1,4 +1,4 @@
-"""What the kernel charges a relay's processes with: CPU time and user memory."""
+"""What the kernel charges a relay's processes with: CPU time, user memory, descriptors."""
 
 import os
 import time
@@ -180,3 +180,8 @@ def _settle(read: Callable[[], float], at_rest: Callable[[float, float], bool]) 
 def user_bytes(roots: Iterable[int]) -> int:
     """Proportional set size of the relay's processes: a page they share counts once, not once for each."""
     return sum(parse_pss((PROC / str(stat.pid) / "smaps_rollup").read_text()) for stat in tree(roots))
+
+
+def descriptors(roots: Iterable[int]) -> int:
+    """Open descriptors of the relay's processes; what two hold counts in each, as in their limits."""
+    return sum(len(list((PROC / str(stat.pid) / "fd").iterdir())) for stat in tree(roots))

@@ -7,13 +7,14 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 READY_DEADLINE_S = 15.0
 END_DEADLINE_S = 5.0
 POLL_S = 0.02
+READY_POLL_S = 0.005
 # Below net.ipv4.ip_local_port_range, so that no outgoing connection takes the port before its listener does.
 LISTEN_PORTS = range(11_000, 32_000)
 
@@ -37,16 +38,17 @@ def on_core(argv: Sequence[str], core: int | None) -> list[str]:
     return list(argv) if core is None else ["taskset", "-c", str(core), *argv]
 
 
-def free_port(host: str) -> int:
-    """Find a TCP port of `host` that nobody listens on."""
+def free_port(host: str, kind: socket.SocketKind = socket.SOCK_STREAM, count: int = 1) -> int:
+    """Find a port of `host` that nobody is bound to, the first of `count` such ports in a row."""
     while True:
-        port = random.choice(LISTEN_PORTS)
-        with socket.socket() as probe:
+        first = random.choice(LISTEN_PORTS[: len(LISTEN_PORTS) - count + 1])
+        with ExitStack() as probes:
             try:
-                probe.bind((host, port))
+                for port in range(first, first + count):
+                    probes.enter_context(socket.socket(socket.AF_INET, kind)).bind((host, port))
             except OSError:
                 continue
-            return port
+            return first
 
 
 class Program:
@@ -99,7 +101,7 @@ def await_ready(programs: Sequence[Program], ready: Callable[[], bool], what: st
                 raise FailedError(reason)
         if time.monotonic() > deadline:
             raise FailedError(f"{what} was not ready in {READY_DEADLINE_S:g} s: {programs[0].tail()}")
-        time.sleep(POLL_S)
+        time.sleep(READY_POLL_S)
 
 
 def answers_http(address: Address) -> bool:

@@ -7,23 +7,37 @@ from pathlib import Path
 from statistics import median
 
 from bench.account import Disturbance
+from bench.datagrams import measure_datagrams, measure_flows, measure_trains
+from bench.endpoints import UDP_LOADS, Bench
 from bench.idle import measure_idle
-from bench.loads import Bench, Numbers, measure_bulk, measure_connections, measure_requests
+from bench.loads import Numbers, measure_bulk, measure_connections, measure_requests
+from bench.ports import measure_ports
 from bench.process import FailedError
-from bench.relays import DIRECT, IDLE, Kind, Running, StartError, running
+from bench.relays import DATAGRAMS, DIRECT, FLOWS, IDLE, PORTS, TRAINS, Kind, Running, StartError, running
 
 MEASURES: dict[str, Callable[[Bench, Running], Numbers]] = {
     "bulk": measure_bulk,
     "requests": measure_requests,
     "connections": measure_connections,
+    DATAGRAMS: measure_datagrams,
+    TRAINS: measure_trains,
+    FLOWS: measure_flows,
+    PORTS: measure_ports,
 }
 LOADS = (IDLE, *MEASURES)
+# What a relay holds, and when it is ready: the bare connection has neither.
+HOLDINGS = (IDLE, PORTS)
 # Others using more than this part of the machine show in p99: one time slice of 4 ms is ten requests' time.
 DISTURBED = 0.02
 ATTEMPTS = 3
 # Two connected sockets are 2 x (TCP 2,368 + sock_inode_cache 832 + filp 192 + dentry 192) on Linux 6.18;
 # a kernel that needs less by a third would be news.
 LEAST_KERNEL_BYTES = 5_000
+
+
+def takes_part(kind: Kind, load: str) -> bool:
+    """Tell whether a relay is measured under a load."""
+    return not (load in UDP_LOADS and kind.no_udp) and not (load in HOLDINGS and kind.key == DIRECT)
 
 
 def rotated(kinds: Sequence[Kind], repetition: int) -> list[Kind]:
@@ -55,7 +69,8 @@ class Run:
         Idle sessions come before all else: the other loads leave time-wait sockets, and the kernel memory of
         their ports, behind for a minute.
         """
-        self.spare = len(self.kinds) * len(self.loads) * repetitions // 8
+        parts = {load: [kind for kind in self.kinds if takes_part(kind, load)] for load in self.loads}
+        self.spare = sum(map(len, parts.values())) * repetitions // 8
         for loads in (
             [load for load in self.loads if load == IDLE],
             [load for load in self.loads if load != IDLE],
@@ -63,11 +78,11 @@ class Run:
             for repetition in range(repetitions):
                 for load in loads:
                     say(f"repetition {repetition + 1} of {repetitions}: {load}")
-                    self._load(load, rotated(self.kinds, repetition))
+                    self._load(load, rotated(parts[load], repetition))
 
     def _load(self, load: str, kinds: Sequence[Kind]) -> None:
         for kind in kinds:
-            if kind.key in self.failed or (load == IDLE and kind.key == DIRECT):
+            if kind.key in self.failed:
                 continue
             try:
                 numbers = self._undisturbed(kind, load)
@@ -95,7 +110,7 @@ class Run:
     def _measured(self, kind: Kind, load: str) -> tuple[Numbers, float]:
         self._turn += 1
         directory = self.directory / f"{self._turn:04d}-{kind.key}-{load}"
-        with running(kind, self.bench.ways(self._turn), directory, self.bench.cores) as relay:
+        with running(kind, self.bench.ways(self._turn, load), directory, self.bench.cores) as relay:
             disturbance = Disturbance()
             numbers = self._idle(relay) if load == IDLE else MEASURES[load](self.bench, relay)
             return numbers, disturbance.share()

@@ -10,6 +10,7 @@ from bench.account import (
     Stat,
     cpu_seconds,
     descendants,
+    descriptors,
     outside,
     parse_pss,
     parse_schedstat,
@@ -115,3 +116,22 @@ def test_user_memory_counts_every_process() -> None:
         held = user_bytes([process.pid])
         process.communicate()
     assert held > 16_000_000
+
+
+def test_descriptors_count_in_every_process() -> None:
+    """What a process opened and its child has too counts twice: each has a limit of its own."""
+    script = (
+        "import os, sys\n"
+        "held = [os.dup(0) for _ in range(100)]\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n    os.write(1, b'child\\n')\n    sys.stdin.read()\n    os._exit(0)\n"
+        "os.write(1, b'parent\\n')\n"
+        "os.waitpid(pid, 0)\n"
+    )
+    argv = [sys.executable, "-c", script]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert {process.stdout.readline(), process.stdout.readline()} == {"child\n", "parent\n"}
+        opened = descriptors([process.pid])
+        process.communicate()
+    assert 200 + 2 * 3 <= opened < 250

@@ -16,6 +16,9 @@ from bench.report import (
     verdict,
 )
 
+BUSY = Metric("flows_busy", "of its core", "%", 0, ranked=False)
+FLOWS_TARGET = Target("flows_rate", "flows", 1.0, "nginx")
+PORTS_TARGET = Target("ports_memory", "ports", 40, absolute=True)
 COST = Metric("bulk_up_cpu", "relay CPU", "s/GB", 3)
 RATE = Metric("requests_rate", "requests", "1/s", 0, more_is_better=True)
 SPLICE_TARGET = Target("bulk_up_cpu", "bulk", 0.65, "haproxy-splice")
@@ -45,6 +48,12 @@ def test_direct_has_no_ratio() -> None:
     assert values(RATE, {"direct": [9.0], "nginx": [3.0]})["direct"].ratio is None
 
 
+def test_what_is_not_ranked_has_no_ratio() -> None:
+    """How busy a relay is says how to read its rate; neither more nor less of it is better."""
+    value = values(BUSY, {"portway": [99.0], "nginx": [95.0]})["portway"]
+    assert (value.median, value.ratio) == (99.0, None)
+
+
 @pytest.mark.parametrize(("portway", "met"), [([0.65], True), ([0.66], False)])
 def test_a_target_is_met_up_to_its_limit(portway: list[float], met: bool) -> None:
     """At the limit it is met, beyond it is not, and a peer better than the one named does not matter."""
@@ -64,10 +73,54 @@ def test_a_target_without_both_sides_is_open(measured: dict[str, list[float]]) -
     assert (found.reached, found.met) == (None, None)
 
 
+@pytest.mark.parametrize(("portway", "met"), [([50_000.0], True), ([49_999.0], False), ([90_000.0], True)])
+def test_a_target_of_a_rate_is_met_from_its_limit_on(portway: list[float], met: bool) -> None:
+    """Where more is better, as much as the peer is enough and less is a miss."""
+    found = verdict(FLOWS_TARGET, {"flows_rate": {"portway": portway, "nginx": [50_000.0]}})
+    assert (found.against, found.met) == ("nginx", met)
+
+
+@pytest.mark.parametrize(("portway", "met"), [([40.0], True), ([40.1], False)])
+def test_an_absolute_target_needs_no_peer(portway: list[float], met: bool) -> None:
+    """Its limit is in the metric's unit: others, measured or not, do not matter."""
+    alone = verdict(PORTS_TARGET, {"ports_memory": {"portway": portway}})
+    beside = verdict(PORTS_TARGET, {"ports_memory": {"portway": portway, "nginx": [1.0]}})
+    assert (alone.against, alone.reached, alone.met) == (None, portway[0], met)
+    assert alone == beside
+
+
+@pytest.mark.parametrize(
+    ("portway", "nginx", "doubt"),
+    [(94.0, 95.0, ""), (94.0, 46.0, "94 % and 46 %"), (70.0, 95.0, "70 % and 95 %")],
+)
+def test_a_rate_of_a_relay_that_waited_is_in_doubt(portway: float, nginx: float, doubt: str) -> None:
+    """Where one of the two was not at its limit the verdict stands, and says that it may be chance."""
+    target = Target("flows_rate", "flows", 1.0, "nginx", busy="flows_busy")
+    samples = {
+        "flows_rate": {"portway": [50_000.0], "nginx": [40_000.0]},
+        "flows_busy": {"portway": [portway], "nginx": [nginx]},
+    }
+    found = verdict(target, samples)
+    assert found.met
+    assert found.doubt == (f"in doubt: cores {doubt} busy" if doubt else "")
+
+
+def test_an_absolute_target_that_was_not_measured_is_open() -> None:
+    """With nginx alone measured, nothing is said of Portway."""
+    found = verdict(PORTS_TARGET, {"ports_memory": {"nginx": [1.0]}})
+    assert (found.reached, found.met) == (None, None)
+
+
 def test_every_target_is_of_something_measured() -> None:
-    """Each target's metric stands in a section of the table and is a cost, as its limit supposes."""
-    costs = {metric.key for _, metrics in SECTIONS for metric in metrics if not metric.more_is_better}
-    assert {target.metric for target in TARGETS} <= costs
+    """Each target's metric stands in a section of the table, and is one that can be better or worse."""
+    ranked = {metric.key for section in SECTIONS for metric in section.metrics if metric.ranked}
+    assert {target.metric for target in TARGETS} <= ranked
+
+
+def test_no_metric_stands_in_two_sections() -> None:
+    """A number is found under one key only, in the table and in the JSON."""
+    keys = [metric.key for section in SECTIONS for metric in section.metrics]
+    assert len(keys) == len(set(keys))
 
 
 def results() -> Results:
@@ -91,6 +144,45 @@ def test_the_table_says_what_is_missed_absent_and_discarded() -> None:
     assert target.split()[-4:] == ["1.05x", "1.50x", "NOT", "MET"]
     assert "ABSENT     socat: not installed (Debian: socat)" in lines
     assert "DISCARDED  nginx stream, bulk: iperf3: no bytes received" in lines
+
+
+def udp_results() -> Results:
+    """A run of flows and ports beside a relay that forwards no UDP."""
+    return Results(
+        relays=("portway", "nginx", "haproxy"),
+        samples={
+            "flows_rate": {"portway": [45_000.0], "nginx": [50_000.0]},
+            "ports_memory": {"portway": [31.6], "nginx": [10.5]},
+        },
+    )
+
+
+def test_the_table_says_who_takes_no_part_in_udp() -> None:
+    """A relay without UDP has a row that says so, and a line that says why, instead of a hole."""
+    lines = table(udp_results(), detail=False).splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("UDP, flows"))
+    assert lines[start + 3].split()[:3] == ["HAProxy", "no", "part"]
+    assert "NO PART    HAProxy, UDP: forwards no UDP" in lines
+    assert document(udp_results())["no_part_in_udp"] == {"haproxy": "forwards no UDP"}
+
+
+def test_without_udp_nobody_is_said_to_take_no_part() -> None:
+    """Where no load of datagrams ran, its absence needs no reason."""
+    assert "NO PART" not in table(results(), detail=False)
+
+
+def test_a_target_is_shown_with_its_kind_of_limit() -> None:
+    """A rate reads "at least", an absolute limit is in its unit; the JSON names both the same way."""
+    lines = table(udp_results(), detail=False).splitlines()
+    flows = next(line for line in lines if line.startswith("flows of one question"))
+    ports = next(line for line in lines if line.startswith("memory of 1,000 UDP ports"))
+    assert flows.split()[-6:] == ["at", "least", "1.00x", "0.90x", "NOT", "MET"]
+    assert ports.split()[-7:] == ["at", "most", "40.0", "MB", "31.6", "MB", "met"]
+    targets = document(udp_results())["targets"]
+    assert isinstance(targets, list)
+    by_metric = {target["metric"]: target for target in targets}
+    assert (by_metric["flows_rate"]["at_least"], by_metric["flows_rate"]["unit"]) == (1.0, "x")
+    assert (by_metric["ports_memory"]["at_most"], by_metric["ports_memory"]["unit"]) == (40, "MB")
 
 
 def test_a_load_that_did_not_run_has_no_section() -> None:
