@@ -33,25 +33,33 @@ class DeadlineHandler(Protocol):
 class Timers:
     """The deadlines of one loop. Times are seconds of the caller's monotonic clock."""
 
-    __slots__ = ("_heap", "_slots", "due")
+    __slots__ = ("_deadline", "_heap", "_slot", "_slots", "_waiting", "due")
 
     def __init__(self) -> None:
         self._slots: dict[int, set[DeadlineHandler]] = {}
         self._heap: list[int] = []
+        self._deadline = -math.inf
+        """The one armed last, and where: all that begins in one turn of the loop has the same (0.25 us)."""
+        self._slot = 0
+        self._waiting: set[DeadlineHandler] = set()
         self.due = math.inf
         """No handler needs a call before this time. It may be early (after a cancel), never late."""
 
     def arm(self, deadline: float, handler: DeadlineHandler) -> int:
         """Have the handler called once `deadline` has passed; the slot returned is for `cancel`."""
+        if deadline == self._deadline:
+            self._waiting.add(handler)
+            return self._slot
         slot = math.ceil(deadline * SLOTS_PER_SECOND)
         waiting = self._slots.get(slot)
         if waiting is None:
-            self._slots[slot] = {handler}
+            waiting = self._slots[slot] = {handler}
             heapq.heappush(self._heap, slot)
             if slot < self.due * SLOTS_PER_SECOND:
                 self.due = slot / SLOTS_PER_SECOND
         else:
             waiting.add(handler)
+        self._deadline, self._slot, self._waiting = deadline, slot, waiting
         return slot
 
     def cancel(self, slot: int, handler: DeadlineHandler) -> None:
@@ -64,6 +72,7 @@ class Timers:
         """Return the handlers whose deadline has passed, each once, and forget them."""
         ready: list[DeadlineHandler] = []
         heap, slots = self._heap, self._slots
+        self._deadline = -math.inf
         limit = now * SLOTS_PER_SECOND
         while heap and (heap[0] <= limit or not slots[heap[0]]):
             ready.extend(slots.pop(heapq.heappop(heap)))
