@@ -25,10 +25,7 @@ from appliance.net.flow_trains import CONTROL_BYTES, forward_train
 from appliance.net.reactor import IN
 from appliance.net.source import Sources
 from appliance.net.trains import RUN, UDP_GRO, Controls, Sense, segments
-from appliance.outcome import Cause, Drop
-
-MOST_READS: Final = 64
-"""Datagrams taken in one turn at the most: the flows and the other listeners want their turn, too."""
+from appliance.outcome import Drop
 
 MOST_ROUNDS: Final = 64
 """Bursts taken at the most before no flow is begun any more."""
@@ -69,7 +66,7 @@ class DatagramListener:
         self._wildcard = is_wildcard(bound)
         self._where = _WHERE[AF_INET if bound.family == AF_INET else AF_INET6]
         self._sense = Sense(bound)
-        self._burst = Burst(MOST_READS)
+        self._burst = Burst(route.datagrams.most_reads)
         self._draining = False
         self._taking = False
         self._fresh: list[Flow] = []
@@ -85,6 +82,9 @@ class DatagramListener:
 
     def on_event(self, events: int) -> None:  # noqa: ARG002  an error is told by reading, too
         """Take what clients have sent, up to a burst."""
+        datagrams = self.route.datagrams
+        if datagrams.crowded_at == datagrams.reactor.now:
+            return  # what waits is an event in the next turn as well
         self._taking = True
         try:
             taken = self._take_messages() if self._wildcard or self._sense.asks else self._take()
@@ -214,7 +214,7 @@ class DatagramListener:
     def _begun(self, flow: Flow, at_hand: int) -> Flow | None:
         key, client = flow.key, flow.client
         self.flows[key] = flow
-        self.route.flows.admit(flow, client[0], _evict)
+        self.route.flows.admit(flow, client[0], self.route.datagrams.evict)
         flow.start(at_hand)
         return flow if flow.cause is None else None
 
@@ -274,10 +274,6 @@ class DatagramListener:
         reactor.unwatch(self._socket.fileno())
         reactor.forget(self._socket.fileno(), self._socket.close)
         self._sources.close()
-
-
-def _evict(flow: Flow) -> None:
-    flow.end(Cause.FLOW_LIMIT)
 
 
 def _told(controls: Controls) -> tuple[int, bytes]:

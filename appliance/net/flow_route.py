@@ -1,7 +1,8 @@
 """What flows have in common: those of a worker, and those of a rule at one of its listeners."""
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from appliance.net.contact import DatagramUpstream
 from appliance.net.datagram_sockets import BUFFER_BYTES
@@ -13,12 +14,35 @@ if TYPE_CHECKING:
     from appliance.policy.flow_table import FlowTable, RuleFlows
 
 
+MOST_READS: Final = 64
+"""Datagrams taken at one listener in a turn at the most: flows and other listeners want their turn, too."""
+
+
 class Datagrams:
     """What all flows of a worker share: the loop, the buffer, the table, and who hears of a flow's end."""
 
-    __slots__ = ("buffer", "buffers", "on_end", "reactor", "table", "view")
+    __slots__ = (
+        "_evicted",
+        "_evicted_at",
+        "_most_evicted",
+        "buffer",
+        "buffers",
+        "crowded_at",
+        "most_reads",
+        "on_end",
+        "reactor",
+        "table",
+        "view",
+    )
 
-    def __init__(self, reactor: Reactor, table: "FlowTable[Flow]", on_end: Callable[["Flow"], None]) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        table: "FlowTable[Flow]",
+        on_end: Callable[["Flow"], None],
+        spare_fds: int = 2 * MOST_READS,
+    ) -> None:
+        """`spare_fds`: how many there are beside the table's, for flows that ended in this turn."""
         self.reactor = reactor
         self.table = table
         self.on_end = on_end
@@ -26,6 +50,23 @@ class Datagrams:
         self.buffers = (self.buffer,)
         """As recvmsg_into takes it."""
         self.view = memoryview(self.buffer)
+        self.most_reads = min(MOST_READS, max(1, spare_fds // 2))
+        self._most_evicted = spare_fds - self.most_reads
+        self._evicted = 0
+        self._evicted_at = self.crowded_at = -math.inf
+        """`crowded_at` is the turn in which no listener is to begin another burst: the fds of those that
+        had to make room come back at its end."""
+
+    def evict(self, flow: "Flow") -> None:
+        """End a flow to make room for another one."""
+        now = self.reactor.now
+        if self._evicted_at != now:
+            self._evicted_at = now
+            self._evicted = 0
+        self._evicted += 1
+        if self._evicted >= self._most_evicted:
+            self.crowded_at = now
+        flow.end(Cause.FLOW_LIMIT)
 
     def cut(self, cause: Cause, quiet_since: float | None = None) -> None:
         """End every flow, or those in which nothing has passed since then."""

@@ -7,7 +7,8 @@ SPARE_FDS: Final = 24
 """Fds that are neither a listener's nor a session's: standard streams, epoll, line, log, resolver."""
 
 SPARE_FLOWS: Final = 128
-"""Flows that ended in this turn have their fds until it is over: twice what a listener takes in one."""
+"""Flows that ended in a turn of the loop have their fds until it is over: so many may, or half of those there
+are room for."""
 
 MOST_PIPES: Final = 256
 """Pipes a worker holds at the most, two fds each; a direction that gets none copies."""
@@ -23,6 +24,8 @@ class Limits:
     sessions: int
     flows: int
     pipes: int
+    spare_flows: int
+    """Flows that may have ended in a turn, and have their fds still."""
 
 
 def pipe_limit(fds: int) -> int:
@@ -40,5 +43,6 @@ def limits(fds: int, listeners: int, ports: int, *, tcp: bool, udp: bool) -> Lim
     room = fds - SPARE_FDS - listeners - 2 * pipes
     if tcp and udp:
         room //= 2
-    flows = min(room - SPARE_FLOWS, int(ports * PORTS_USED))
-    return Limits(max(1, room // 2) if tcp else 0, max(1, flows) if udp else 0, pipes)
+    spare = max(1, min(SPARE_FLOWS, room // 2))
+    flows = min(room - spare, int(ports * PORTS_USED))
+    return Limits(max(1, room // 2) if tcp else 0, max(1, flows) if udp else 0, pipes, spare)
