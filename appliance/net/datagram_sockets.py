@@ -15,9 +15,15 @@ DATAGRAM: Final = int(socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLO
 IP_PKTINFO: Final = 8
 IP_RECVERR: Final = 11
 IPV6_RECVERR: Final = 25
+SO_SNDBUFFORCE: Final = 32
 SO_RCVBUFFORCE: Final = 33
 SO_MEMINFO: Final = 55
 """linux/in.h, linux/in6.h and asm-generic/socket.h; Python 3.11 does not name them."""
+
+SEND_BUFFER: Final = 16 << 20
+"""What a socket that answers many clients asks for. The kernel charges it with what waits for a neighbour to
+resolve (208 KiB for each, net.ipv4.neigh.*.unres_qlen_bytes), so with the default two clients that have
+vanished from the network while their endpoint went on sending took the answers of all others along."""
 
 BUFFER_BYTES: Final = 1 << 16
 """No datagram and no train is longer: the length fields of UDP and of GRO's buffers have 16 bits."""
@@ -45,6 +51,7 @@ def datagram_socket(endpoint: Endpoint, *, reuse_port: bool, receive_buffer: int
         if endpoint.family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         grow_receive_buffer(bound, receive_buffer)
+        grow_send_buffer(bound)
         if endpoint.sockaddr[0] in _WILDCARDS:  # before bind: it is noted down as a datagram comes
             _report_destination(bound)
         bound.bind(endpoint.sockaddr)
@@ -58,6 +65,7 @@ def prepare_datagrams(bound: socket.socket, receive_buffer: int) -> None:
     """Set what a listener's socket needs that came from outside, bound."""
     bound.setblocking(False)
     grow_receive_buffer(bound, receive_buffer)
+    grow_send_buffer(bound)
     if is_wildcard(bound):
         _report_destination(bound)
 
@@ -81,11 +89,20 @@ def is_wildcard(bound: socket.socket) -> bool:
 
 def grow_receive_buffer(receiver: socket.SocketType, wanted: int) -> None:
     """Ask for a receive buffer: past net.core.rmem_max with CAP_NET_ADMIN, up to it without."""
+    _grow(receiver, SO_RCVBUFFORCE, socket.SO_RCVBUF, wanted)
+
+
+def grow_send_buffer(sender: socket.SocketType) -> None:
+    """Ask for room for what many clients have not taken yet (net.core.wmem_max)."""
+    _grow(sender, SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER)
+
+
+def _grow(grown: socket.SocketType, forced: int, allowed: int, wanted: int) -> None:
     try:
-        receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, wanted)
+        grown.setsockopt(socket.SOL_SOCKET, forced, wanted)
     except OSError:
         with suppress(OSError):
-            receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
+            grown.setsockopt(socket.SOL_SOCKET, allowed, wanted)
 
 
 def receive_buffer_of(receiver: socket.SocketType) -> int:

@@ -60,7 +60,9 @@ STEADY: Final = 4
 them ends the flow, each event is read once, so that the last one is known."""
 
 BUSY: Final = 8
-"""A flow that has so many datagrams to read at once gets the receive buffer that its rule asks for."""
+LARGE: Final = 8192
+"""A flow that has so many datagrams to read at once, or one of so many bytes, gets the receive buffer that
+its rule asks for."""
 
 LONGEST_WAIT: Final = 60.0
 """Seconds between two looks at a deadline, as for sessions (`net.session`)."""
@@ -321,10 +323,10 @@ class Flow:
     def on_event(self, events: int) -> None:  # noqa: C901, PLR0912  hot: a call costs 0.1 us of 4.5
         """Send on what the endpoint has sent."""
         sense, burst = self.sense, self.burst
+        if events != IN and self._contact is not None and self._take_errors():
+            return
         if sense is not None and sense.asks:
             take_trains(self, sense)
-            return
-        if events != IN and self._contact is not None and self._take_errors():
             return
         datagrams, client, sendto = self._datagrams, self.client, self._sendto
         receive, buffer, view = self._receive, datagrams.buffer, datagrams.view
@@ -353,8 +355,8 @@ class Flow:
             if burst is not None:
                 if burst.credit > 1:
                     burst.credit -= 1
-                elif burst.filled():
-                    self._grow(burst)
+                elif burst.filled() and burst.size == BUSY:
+                    self._grow()
         if taken >= RUN or burst is None:
             self.took(taken, count, moved)
         elif taken:
@@ -371,6 +373,8 @@ class Flow:
         self.active = now = self._datagrams.reactor.now
         if self.first_answer is None:
             self._first_answer(now)
+        if count >= LARGE and self.burst is None:
+            self._grow()
         if responses := self.route.responses:
             if self.down >= responses and self.down >= self.up:
                 self.end(ANSWERED)
@@ -387,14 +391,15 @@ class Flow:
             self.send = self.connection.send
             self._last = None
 
-    def _grow(self, burst: Burst) -> None:
+    def _grow(self) -> None:
         """There is much to read: let the kernel hold as much of it as the rule allows."""
-        if burst.size == BUSY and self.connection is not None:
+        if self.connection is not None:
             grow_receive_buffer(self.connection, self.route.receive_buffer)
 
     def _run_came(self) -> None:
         if self.sense is None and self.connection is not None:
             self.sense = Sense(self.connection)
+            self._grow()
         if self.sense is not None:
             self.sense.run_came()
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from socket import AF_INET, AF_INET6, IPPROTO_IP, IPPROTO_IPV6, IPV6_PKTINFO
 from typing import Any, Final
 
-from appliance.net.datagram_sockets import BUFFER_BYTES, DATAGRAM, IP_PKTINFO
+from appliance.net.datagram_sockets import BUFFER_BYTES, DATAGRAM, IP_PKTINFO, grow_send_buffer
 from appliance.net.trains import Controls
 
 MOST: Final = 16
@@ -77,6 +77,7 @@ class Sources:
         sender = socket.socket(family, DATAGRAM)
         try:
             sender.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            grow_send_buffer(sender)
             if family == AF_INET6:
                 sender.setsockopt(IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             address = (socket.inet_ntop(family, local), self._bound.getsockname()[1])
