@@ -202,11 +202,11 @@ class Gateway:
                     continue
 
 
-def rule(name: str, to: str | int | list[str], listen: str = "127.0.0.1:0", **more: str) -> str:
-    """Write one [[rule]]; a port number as `to` is one on 127.0.0.1."""
+def rule(name: str, to: str | int | list[str], listen: str = "127.0.0.1:0", **more: str | int) -> str:
+    """Write one [[rule]]; a port number as `to` is one on 127.0.0.1. Numbers stay numbers."""
     target = json.dumps(f"127.0.0.1:{to}" if isinstance(to, int) else to)
     lines = [f'[[rule]]\nname = "{name}"\nlisten = "{listen}"\nto = {target}']
-    lines += [f'{key} = "{value}"' for key, value in more.items()]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in more.items()]
     return "\n".join(lines) + "\n\n"
 
 

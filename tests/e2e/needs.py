@@ -10,7 +10,7 @@ def program(name: str) -> str:
     """Find a program on PATH; return its path."""
     path = shutil.which(name)
     if path is None:
-        _lack(f"{name} is not installed")
+        lack(f"{name} is not installed")
     assert path is not None
     return path
 
@@ -18,16 +18,16 @@ def program(name: str) -> str:
 def root() -> None:
     """Be root."""
     if os.geteuid():
-        _lack("this test must run as root")
+        lack("this test must run as root")
 
 
 def ipv6() -> None:
     """Have IPv6 on the loopback interface."""
     if not os.path.exists("/proc/net/if_inet6"):  # noqa: PTH110  one look, no path kept
-        _lack("this host has no IPv6")
+        lack("this host has no IPv6")
 
 
-def _lack(what: str) -> None:
+def lack(what: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"{what}, and CI must have it")
     pytest.skip(what)
