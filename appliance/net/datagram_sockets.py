@@ -15,6 +15,8 @@ DATAGRAM: Final = int(socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLO
 IP_PKTINFO: Final = 8
 IP_RECVERR: Final = 11
 IPV6_RECVERR: Final = 25
+IPV6_MULTICAST_ALL: Final = 29
+IP_MULTICAST_ALL: Final = 49
 SO_SNDBUFFORCE: Final = 32
 SO_RCVBUFFORCE: Final = 33
 SO_MEMINFO: Final = 55
@@ -71,15 +73,19 @@ def prepare_datagrams(bound: socket.socket, receive_buffer: int) -> None:
 
 
 def _report_destination(receiver: socket.socket) -> None:
-    """Have the kernel tell with each datagram which address it was sent to.
+    """Have the kernel tell with each datagram which address it was sent to, and keep multicast away.
 
     Where a socket has every address, the answer must leave from that one (ip(7), ipv6(7); RFC 1122, 4.1.3.5).
+    What other programs of this host have joined is none of ours, and would come once for each worker.
     """
     if receiver.family == socket.AF_INET6:
         receiver.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        with suppress(OSError):  # before Linux 4.20
+            receiver.setsockopt(socket.IPPROTO_IPV6, IPV6_MULTICAST_ALL, 0)
         if receiver.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
             return
     receiver.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    receiver.setsockopt(socket.IPPROTO_IP, IP_MULTICAST_ALL, 0)
 
 
 def is_wildcard(bound: socket.socket) -> bool:

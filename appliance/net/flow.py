@@ -33,6 +33,7 @@ from appliance.net.datagram_sockets import (
     grow_receive_buffer,
     kernel_drops,
     queued_errors,
+    receive_buffer_of,
 )
 from appliance.net.flow_route import FlowRoute
 from appliance.net.flow_trains import take_trains
@@ -71,6 +72,9 @@ MOST_HELD: Final = 1 << 16
 """Bytes a flow holds while its endpoint's name is being resolved: one datagram of any size, or several."""
 
 MOST_HELD_DATAGRAMS: Final = 64
+
+MOST_HELD_BY_ALL: Final = 16 << 20
+"""Bytes that all flows of a worker hold: a name server that is down must not cost memory for each client."""
 
 
 class Front(Protocol):
@@ -207,7 +211,9 @@ class Flow:
     def _send_held(self) -> None:
         """Send what was held; over one of them the flow may end, or go on elsewhere with the rest."""
         while self._held and self.send is not None:
-            self.forward(memoryview(self._held.pop(0)))
+            datagram = self._held.pop(0)
+            self._datagrams.held -= len(datagram)
+            self.forward(memoryview(datagram))
         if self.send is not None:
             self._held = None
 
@@ -233,6 +239,8 @@ class Flow:
         if self._held is None and self._at_hand:
             self.dropped(Drop.UNSENT, self._at_hand)
         self.end(cause)
+        if cause is Cause.FD_LIMIT:
+            self._datagrams.relieve()
 
     @property
     def attempts(self) -> int:
@@ -242,10 +250,16 @@ class Flow:
     def hold(self, datagram: memoryview) -> None:
         """Keep a datagram that came while the endpoint's name is being resolved."""
         held = self._held = self._held if self._held is not None else []
-        if len(held) == MOST_HELD_DATAGRAMS or sum(map(len, held)) + len(datagram) > MOST_HELD:
+        size = len(datagram)
+        if (
+            len(held) == MOST_HELD_DATAGRAMS
+            or sum(map(len, held)) + size > MOST_HELD
+            or self._datagrams.held + size > MOST_HELD_BY_ALL
+        ):
             self.dropped(Drop.DIALLING)
         else:
             held.append(bytes(datagram))
+            self._datagrams.held += size
 
     # -- up -------------------------------------------------------------------------------------------
 
@@ -302,15 +316,14 @@ class Flow:
             return
         self._forget_connection()
         self.stage = DIAL
-        held = self._held or []
-        if unsent is not None:
-            held.insert(0, unsent)
+        again = [] if unsent is None else [unsent]
         if self._last is not None:
             self.up -= 1
             self.bytes_up -= len(self._last)
-            held.insert(0, self._last)
+            again.insert(0, self._last)
             self._last = None
-        self._held = held
+        self._datagrams.held += sum(map(len, again))
+        self._held = again + (self._held or [])
         self._go(contact)
 
     def _forget_connection(self) -> None:
@@ -393,8 +406,9 @@ class Flow:
 
     def _grow(self) -> None:
         """There is much to read: let the kernel hold as much of it as the rule allows."""
-        if self.connection is not None:
-            grow_receive_buffer(self.connection, self.route.receive_buffer)
+        connection, wanted = self.connection, self.route.receive_buffer
+        if connection is not None and receive_buffer_of(connection) < wanted:
+            grow_receive_buffer(connection, wanted)
 
     def _run_came(self) -> None:
         if self.sense is None and self.connection is not None:
@@ -465,9 +479,11 @@ class Flow:
             self._contact.abandon()
         if self._held:
             self.dropped(Drop.UNSENT, len(self._held))
+            datagrams.held -= sum(map(len, self._held))
         connection = self.connection
         if connection is not None:
-            if self.down > 1 and (lost := kernel_drops(connection)):  # one datagram always has room
+            # A question's one answer always had room.
+            if (cause is not ANSWERED or self.down > 1) and (lost := kernel_drops(connection)):
                 self.dropped(Drop.RECEIVE_FULL, lost)
             reactor.forget(connection.fileno(), connection.close)
             self.connection = self.send = None

@@ -28,9 +28,11 @@ class Datagrams:
         "buffer",
         "buffers",
         "crowded_at",
+        "held",
         "most_reads",
         "on_end",
         "reactor",
+        "senders_left",
         "table",
         "view",
     )
@@ -41,8 +43,12 @@ class Datagrams:
         table: "FlowTable[Flow]",
         on_end: Callable[["Flow"], None],
         spare_fds: int = 2 * MOST_READS,
+        senders: int = 0,
     ) -> None:
-        """`spare_fds`: how many there are beside the table's, for flows that ended in this turn."""
+        """`spare_fds`: how many there are beside the table's, for flows that ended in this turn.
+
+        `senders` is how many sockets there may be for answers alone (`net.source`).
+        """
         self.reactor = reactor
         self.table = table
         self.on_end = on_end
@@ -51,6 +57,9 @@ class Datagrams:
         """As recvmsg_into takes it."""
         self.view = memoryview(self.buffer)
         self.most_reads = min(MOST_READS, max(1, spare_fds // 2))
+        self.senders_left = senders
+        self.held = 0
+        """Bytes that flows hold, which are being dialled."""
         self._most_evicted = spare_fds - self.most_reads
         self._evicted = 0
         self._evicted_at = self.crowded_at = -math.inf
@@ -67,6 +76,17 @@ class Datagrams:
         if self._evicted >= self._most_evicted:
             self.crowded_at = now
         flow.end(Cause.FLOW_LIMIT)
+
+    def relieve(self) -> None:
+        """Give back an fd, or a port: none was left for a flow, although there was room for it by count."""
+        oldest = self.table.largest().oldest()
+        if oldest is not None:
+            self.evict(oldest)
+
+    def take_sender(self) -> bool:
+        """Count a socket for answers alone; False: there may be no more."""
+        self.senders_left -= 1
+        return self.senders_left >= 0
 
     def cut(self, cause: Cause, quiet_since: float | None = None) -> None:
         """End every flow, or those in which nothing has passed since then."""

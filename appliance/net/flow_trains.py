@@ -23,11 +23,12 @@ def forward_train(flow: "Flow", train: memoryview, size: int) -> None:
     except OSError as error:
         if error.errno in REFUSED:
             flow.segments = False
-        elif endpoint_lost(error.errno) is None:
+            _forward_each(flow, train, size)
+        elif endpoint_lost(error.errno) is not None:  # the error of an earlier datagram, told once
+            flow.not_sent(error, train[:size])
+            _forward_each(flow, train[size:], size)
+        else:
             flow.dropped(drop_cause(error.errno), segments(len(train), size))
-            return
-        # The error of an earlier datagram: the flow ends, or goes on, with the first of these.
-        _forward_each(flow, train, size)
     else:
         flow.up += segments(len(train), size)
         flow.bytes_up += len(train)

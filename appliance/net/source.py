@@ -5,7 +5,8 @@ the routing table prefers. A control message (IP_PKTINFO) tells it better, and c
 so a socket bound to that address is made for the sending, one for each of the first few addresses that
 clients write to. It must receive nothing, although the kernel would prefer it to the listener's own (it is
 bound more closely): it is connected to itself, so only what comes from its own address and port could reach
-it. What arrived between bind(2) and connect(2) is handed to the listener.
+it. What arrived between bind(2) and connect(2) is handed to the listener. Where several workers share the
+port that may be another one's, so they make none.
 """
 
 import socket
@@ -17,7 +18,7 @@ from appliance.net.datagram_sockets import BUFFER_BYTES, DATAGRAM, IP_PKTINFO, g
 from appliance.net.trains import Controls
 
 MOST: Final = 16
-"""Addresses of one listener that have a socket of their own."""
+"""Addresses of one listener that are remembered."""
 
 _IPV4_BYTES: Final = 4
 _IN6_PKTINFO_BYTES: Final = 20
@@ -38,10 +39,12 @@ class Source:
 class Sources:
     """The addresses of one listener, as clients use them."""
 
-    __slots__ = ("_bound", "_known", "_own", "_senders")
+    __slots__ = ("_bound", "_known", "_may_make", "_own", "_senders")
 
-    def __init__(self, bound: socket.socket) -> None:
+    def __init__(self, bound: socket.socket, may_make: Callable[[], bool] = lambda: True) -> None:
+        """`may_make` is asked before a socket is made: fds are counted."""
         self._bound = bound
+        self._may_make = may_make
         self._own = Source(bound, [])
         self._known: dict[bytes, Source] = {}
         self._senders: list[socket.socket] = []
@@ -61,6 +64,11 @@ class Sources:
         return found
 
     def _made(self, local: bytes, stray: Callable[[bytes, Any], None]) -> Source:
+        family = AF_INET if len(local) == _IPV4_BYTES else AF_INET6
+        if (
+            family != self._bound.family or not self._may_make()
+        ):  # an IPv4 client of a socket of both families
+            return Source(self._bound, _controls(local))
         try:
             sender = self._sender(local)
         except OSError:  # no fd, no right to the port any more, or a listener's socket that shares with none

@@ -1,9 +1,9 @@
 """Which UDP flows a worker may have, and which one ends when there is no room for a new one.
 
 Three caps, each of which ends the *least recently used* flow that counts under it: that of a rule, that of
-one client of a rule, and that of the worker, whose file descriptors all rules share. At the last one it is
-the rule with the most flows that gives one up, so that a flood of invented clients at one rule costs the
-others none of theirs.
+one client of a rule, and that of the worker, whose file descriptors all rules share. At the last one a rule
+gives up one of its own flows, so that a flood of invented clients at one rule costs the others none of
+theirs; only a rule that has less than its share (half of an equal part) takes from the one with the most.
 
 What was used last is known from each flow's `active`, which every datagram sets. Keeping the flows in that
 order would cost a datagram 0.1 us, and is needed only at a cap. So the order is taken then: the flows are
@@ -44,6 +44,11 @@ class LeastRecent(Generic[F]):
         self._order: list[tuple[float, F]] = []
         """As sorted last, the first at the end."""
 
+    def shrank(self) -> None:
+        """Let go of members that have left, once they are the most of those sorted."""
+        if len(self._order) > 2 * len(self._members):
+            self._order.clear()
+
     def first(self) -> F | None:
         """Give the least recently used member; None of an empty set."""
         if not self._members:
@@ -82,7 +87,8 @@ class RuleFlows(Generic[F]):
         self, table: "FlowTable[F]", name: str, most: int | None, most_per_client: int | None
     ) -> None:
         self._table = table
-        self._clients: dict[Hashable, dict[F, None]] = {}
+        self._clients: dict[Hashable, tuple[dict[F, None], LeastRecent[F]]] = {}
+        """The flows of each client, where there is a cap on them."""
         self._key = hash(("rule", name))
         self.name = name
         self.most = NO_CAP if most is None else most
@@ -102,19 +108,25 @@ class RuleFlows(Generic[F]):
         table = self._table
         if self.is_capped:
             self._make_room_within_rule(client, end)
-        while table.count >= table.most and (oldest := table.largest().oldest()) is not None:
+        while table.count >= table.most and (oldest := self._giver().oldest()) is not None:
             end(oldest)
         self.live[flow] = None
         table.count += 1
         if self.is_capped:
             self._count(flow, client)
 
+    def _giver(self) -> "RuleFlows[F]":
+        """Give the rule that ends a flow when the worker has no room for one more of this rule."""
+        return self if self.live and len(self.live) >= self._table.share() else self._table.largest()
+
     def _make_room_within_rule(self, client: Hashable, end: Callable[[F], None]) -> None:
         tally = self._table.tally
         while (mine := self._clients.get(client)) and (
             tally.total(self._client_key(client)) >= self.most_per_client
         ):
-            end(min(mine, key=_active))
+            oldest_of_client = mine[1].first()
+            assert oldest_of_client is not None
+            end(oldest_of_client)
         while tally.total(self._key) >= self.most and (oldest := self.oldest()) is not None:
             end(oldest)
 
@@ -123,24 +135,29 @@ class RuleFlows(Generic[F]):
         return self._oldest.first()
 
     def _client_key(self, client: Hashable) -> int:
-        return hash((self.name, client))
+        return hash(("client", self.name, client))
 
     def _count(self, flow: F, client: Hashable) -> None:
         self._table.tally.add(self._key, 1)
         if self.most_per_client < NO_CAP:
-            self._clients.setdefault(client, {})[flow] = None
+            if client not in self._clients:
+                members: dict[F, None] = {}
+                self._clients[client] = members, LeastRecent(members)
+            self._clients[client][0][flow] = None
             self._table.tally.add(self._client_key(client), 1)
 
     def remove(self, flow: F, client: Hashable) -> None:
         """Count a flow no longer: it has ended."""
         del self.live[flow]
+        self._oldest.shrank()
         self._table.count -= 1
         if self.is_capped:
             self._table.tally.add(self._key, -1)
             if self.most_per_client < NO_CAP:
                 self._table.tally.add(self._client_key(client), -1)
-                mine = self._clients[client]
+                mine, oldest = self._clients[client]
                 del mine[flow]
+                oldest.shrank()
                 if not mine:
                     del self._clients[client]
 
@@ -162,6 +179,10 @@ class FlowTable(Generic[F]):
         if name not in self.rules:
             self.rules[name] = RuleFlows(self, name, most, most_per_client)
         return self.rules[name]
+
+    def share(self) -> int:
+        """Say how many flows a rule may take room for from others: half of an equal part."""
+        return self.most // (2 * len(self.rules))
 
     def largest(self) -> RuleFlows[F]:
         """Give the rule that has the most flows."""

@@ -32,6 +32,9 @@ FIRST_INHERITED: Final = 3
 TRIES_FOR_A_PORT: Final = 16
 """How often a port that the kernel picked for IPv4 is tried for IPv6."""
 
+LARGEST_BUFFER: Final = (1 << 30) - 1
+"""What the kernel grants anybody: twice that is the largest int (sock_setsockopt)."""
+
 _HINTS: Final = {
     errno.EADDRINUSE: "another program listens there; `ss -l{}np` names it",
     errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE, a unix socket a directory one may write to",
@@ -233,7 +236,8 @@ class Binder:
         text = f"unix:{name}" if isinstance(name, str) else peer_text(name)
         shared = inherited or sockets[0].family == socket.AF_UNIX
         self.bound.append(Bound(rule, protocol, text, offset, sockets, shared=shared, inherited=inherited))
-        if protocol is Protocol.UDP and (granted := receive_buffer_of(sockets[0])) < rule.receive_buffer:
+        wanted = min(rule.receive_buffer, LARGEST_BUFFER)
+        if protocol is Protocol.UDP and (granted := receive_buffer_of(sockets[0])) < wanted:
             self.small_buffers.setdefault(rule.name, granted)
 
     def _take_inherited(self, rule: Rule, protocol: Protocol, address: ListenAddress) -> socket.socket | None:

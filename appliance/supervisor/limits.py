@@ -10,6 +10,9 @@ SPARE_FLOWS: Final = 128
 """Flows that ended in a turn of the loop have their fds until it is over: so many may, or half of those there
 are room for."""
 
+SENDERS: Final = 64
+"""Sockets for answers alone, at the most, or an eighth of those there are room for (`net.source`)."""
+
 MOST_PIPES: Final = 256
 """Pipes a worker holds at the most, two fds each; a direction that gets none copies."""
 
@@ -26,6 +29,8 @@ class Limits:
     pipes: int
     spare_flows: int
     """Flows that may have ended in a turn, and have their fds still."""
+    senders: int
+    """Sockets for the answers of listeners that have every address."""
 
 
 def pipe_limit(fds: int) -> int:
@@ -43,6 +48,8 @@ def limits(fds: int, listeners: int, ports: int, *, tcp: bool, udp: bool) -> Lim
     room = fds - SPARE_FDS - listeners - 2 * pipes
     if tcp and udp:
         room //= 2
-    spare = max(1, min(SPARE_FLOWS, room // 2))
-    flows = min(room - spare, int(ports * PORTS_USED))
-    return Limits(max(1, room // 2) if tcp else 0, max(1, flows) if udp else 0, pipes, spare)
+    sessions = max(1, room // 2) if tcp else 0
+    senders = max(0, min(SENDERS, room // 8))
+    spare = max(1, min(SPARE_FLOWS, (room - senders) // 2))
+    flows = max(1, min(room - senders - spare, int(ports * PORTS_USED))) if udp else 0
+    return Limits(sessions, flows, pipes, spare, senders)

@@ -270,11 +270,12 @@ class Master:
         place.sessions_max, place.flows_max = message.sessions_max, message.flows_max
         if not self._is_announced and all(each.is_ready for each in self._places):
             self._is_announced = True
+            flows = [each.flows_max for each in self._places if each.flows_max]
             self._log.info(
                 Event.READY,
                 workers=len(self._places),
                 sessions_max=min(each.sessions_max for each in self._places),
-                **({"flows_max": flows} if (flows := min(each.flows_max for each in self._places)) else {}),
+                **({"flows_max": min(flows)} if flows else {}),
                 pid=os.getpid(),
                 version=__version__,
             )

@@ -81,7 +81,13 @@ class Worker:
         self.sessions = Sessions(self.limits.sessions, self._has_ended)
         self.relay = Relay(self.reactor, PipePool(self.limits.pipes))
         self.flows: FlowTable[Flow] = FlowTable(self.limits.flows, Tally(tally, workers, index))
-        self.datagrams = Datagrams(self.reactor, self.flows, self._has_ended, self.limits.spare_flows)
+        self.datagrams = Datagrams(
+            self.reactor,
+            self.flows,
+            self._has_ended,
+            self.limits.spare_flows,
+            self.limits.senders if workers == 1 else 0,  # see `net.source`
+        )
         self._resolver = Resolver(self.reactor, self._resolve_failed)
         self._upstreams: dict[tuple[str, int], Upstream] = {}
         self._datagram_upstreams: dict[tuple[str, int], DatagramUpstream] = {}
@@ -117,7 +123,7 @@ class Worker:
             self.flows.rule(rule.name, rule.max_flows, rule.max_flows_per_client),
             self.datagrams,
         )
-        return DatagramListener(mine, route)
+        return DatagramListener(mine, route, is_first=not self._index)
 
     def _upstream(self, rule: Rule, offset: int) -> Upstream:
         """Give the dialer of a rule: one for all its listeners, unless each has an endpoint of its own."""
