@@ -139,7 +139,9 @@ class Contact:
         self._left = (*known, *self._left)
 
     def resolved(self, endpoints: tuple[Endpoint, ...]) -> None:
-        """Go on with the answer for a host name."""
+        """Go on with the answer for a host name, unless an answer to another flow has ended this one."""
+        if self._asked is None:
+            return
         self._asked = None
         self._take_names(endpoints)
         self.go()
