@@ -239,8 +239,6 @@ class Flow:
         if self._held is None and self._at_hand:
             self.dropped(Drop.UNSENT, self._at_hand)
         self.end(cause)
-        if cause is Cause.FD_LIMIT:
-            self._datagrams.relieve()
 
     @property
     def attempts(self) -> int:

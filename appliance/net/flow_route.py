@@ -77,12 +77,6 @@ class Datagrams:
             self.crowded_at = now
         flow.end(Cause.FLOW_LIMIT)
 
-    def relieve(self) -> None:
-        """Give back an fd, or a port: none was left for a flow, although there was room for it by count."""
-        oldest = self.table.largest().oldest()
-        if oldest is not None:
-            self.evict(oldest)
-
     def take_sender(self) -> bool:
         """Count a socket for answers alone; False: there may be no more."""
         self.senders_left -= 1

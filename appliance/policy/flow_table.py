@@ -1,9 +1,10 @@
 """Which UDP flows a worker may have, and which one ends when there is no room for a new one.
 
 Three caps, each of which ends the *least recently used* flow that counts under it: that of a rule, that of
-one client of a rule, and that of the worker, whose file descriptors all rules share. At the last one a rule
-gives up one of its own flows, so that a flood of invented clients at one rule costs the others none of
-theirs; only a rule that has less than its share (half of an equal part) takes from the one with the most.
+one client of a rule, and that of the worker, whose file descriptors all rules share. At the last one it is
+the rule with the most flows that gives one up: a flood of invented clients at one rule costs another one
+nothing, as long as that has no more flows than the flooded one. (Who pays for whom cannot be told from numbers
+alone; a rule of many quiet clients wants `max_flows` on the others.)
 
 What was used last is known from each flow's `active`, which every datagram sets. Keeping the flows in that
 order would cost a datagram 0.1 us, and is needed only at a cap. So the order is taken then: the flows are
@@ -108,16 +109,12 @@ class RuleFlows(Generic[F]):
         table = self._table
         if self.is_capped:
             self._make_room_within_rule(client, end)
-        while table.count >= table.most and (oldest := self._giver().oldest()) is not None:
+        while table.count >= table.most and (oldest := table.largest().oldest()) is not None:
             end(oldest)
         self.live[flow] = None
         table.count += 1
         if self.is_capped:
             self._count(flow, client)
-
-    def _giver(self) -> "RuleFlows[F]":
-        """Give the rule that ends a flow when the worker has no room for one more of this rule."""
-        return self if self.live and len(self.live) >= self._table.share() else self._table.largest()
 
     def _make_room_within_rule(self, client: Hashable, end: Callable[[F], None]) -> None:
         tally = self._table.tally
@@ -179,10 +176,6 @@ class FlowTable(Generic[F]):
         if name not in self.rules:
             self.rules[name] = RuleFlows(self, name, most, most_per_client)
         return self.rules[name]
-
-    def share(self) -> int:
-        """Say how many flows a rule may take room for from others: half of an equal part."""
-        return self.most // (2 * len(self.rules))
 
     def largest(self) -> RuleFlows[F]:
         """Give the rule that has the most flows."""
