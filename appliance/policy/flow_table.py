@@ -3,8 +3,8 @@
 Three caps, each of which ends the *least recently used* flow that counts under it: that of a rule, that of
 one client of a rule, and that of the worker, whose file descriptors all rules share. At the last one it is
 the rule with the most flows that gives one up: a flood of invented clients at one rule costs another one
-nothing, as long as that has no more flows than the flooded one. (Who pays for whom cannot be told from numbers
-alone; a rule of many quiet clients wants `max_flows` on the others.)
+nothing, as long as that has no more flows than the flooded one. (Which of two is flooded cannot be told from
+their numbers; a rule of many quiet clients wants `max_flows` on the others.)
 
 What was used last is known from each flow's `active`, which every datagram sets. Keeping the flows in that
 order would cost a datagram 0.1 us, and is needed only at a cap. So the order is taken then: the flows are

@@ -67,8 +67,9 @@ def test_each_worker_has_a_socket_of_its_own() -> None:
         (one,) = binder.bound
         assert not one.shared
         assert not one.inherited
-        assert len({one.socket_for(worker).fileno() for worker in range(3)}) == 3
-        assert len({one.socket_for(worker).getsockname() for worker in range(3)}) == 1
+        assert [one.socket_for(worker) for worker in range(3)] == list(one.sockets)
+        assert len({each.fileno() for each in one.sockets}) == 3
+        assert len({each.getsockname() for each in one.sockets}) == 1
         assert one.address == f"127.0.0.1:{port_of(one)}"
         assert port_of(one) != 0
 
@@ -325,30 +326,32 @@ INHERITED = """
 import os, socket
 from appliance.supervisor.binding import inherited_sockets
 web = socket.create_server(("127.0.0.1", 0))
-datagrams = socket.socket(type=socket.SOCK_DGRAM)
+dns = socket.socket(type=socket.SOCK_DGRAM)
+dns.bind(("127.0.0.1", 0))
 silent = socket.socket()
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 reading, writing = os.pipe()
-kept = [os.dup(each) for each in (web.fileno(), datagrams.fileno(), silent.fileno(), reading)]
-name = web.getsockname()
-for each in (web, datagrams, silent):
+passed = (web, silent, dns, notify)
+kept = [os.dup(each) for each in (*(each.fileno() for each in passed), reading)]
+names = [web.getsockname(), dns.getsockname()]
+for each in passed:
     each.close()
 os.close(reading)
 for number, fd in enumerate(kept):
     os.dup2(fd, 60 + number)
 os.closerange(3, 60)
-for number in range(4):
+for number in range(5):
     os.dup2(60 + number, 3 + number)
 os.closerange(60, 70)
-os.environ["LISTEN_FDS"] = "5"
-os.environ["LISTEN_FDNAMES"] = "a:b:c:d:e"
+os.environ["LISTEN_FDS"] = "6"
+os.environ["LISTEN_FDNAMES"] = "a:b:c:d:e:f"
 os.environ["LISTEN_PID"] = str(os.getpid() {other})
 taken = inherited_sockets()
 assert not [name for name in os.environ if name.startswith("LISTEN_")]
 if not {other}:
-    (one,) = taken
-    assert one.fileno() == 3
-    assert one.getsockname() == name
-    assert not os.get_inheritable(3)
+    assert [each.fileno() for each in taken] == [3, 5]
+    assert [each.getsockname() for each in taken] == names
+    assert not any(os.get_inheritable(fd) for fd in (3, 5))
 else:
     assert taken == []
 assert inherited_sockets() == []
@@ -358,7 +361,7 @@ print("held")
 
 @pytest.mark.parametrize("other", ["+0", "+1"])
 def test_listening_sockets_are_taken_over(other: str) -> None:
-    """What listens is taken, anything else passed over; what is meant for another process is left alone."""
+    """What listens or receives is taken, nothing else; what is meant for another process is left alone."""
     code = INHERITED.replace("{other}", other)
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (child.returncode, child.stdout.strip()) == (0, "held"), child.stderr

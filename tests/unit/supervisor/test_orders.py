@@ -13,7 +13,7 @@ from appliance.supervisor.orders import Cut, Drain, Line, Message, Ready, line_p
 messages = st.one_of(
     st.builds(Drain, within=st.floats(0, 1e9)),
     st.just(Cut()),
-    st.builds(Ready, sessions_max=st.integers(0, 2**31)),
+    st.builds(Ready, sessions_max=st.integers(0, 2**31), flows_max=st.integers(0, 2**31)),
 )
 
 
@@ -35,6 +35,15 @@ def test_messages_arrive_whole_and_in_order(said: list[Message]) -> None:
             for message in said:
                 speaker.say(message)
             assert [hearer.hear() for _ in said] == said
+
+
+def test_how_much_a_worker_takes_is_told_of_both_kinds() -> None:
+    """A worker without UDP says nothing of flows, and takes none."""
+    with line() as (mine, theirs):
+        mine.say(Ready(100, 2000))
+        mine.say(Ready(100))
+        assert theirs.hear() == Ready(sessions_max=100, flows_max=2000)
+        assert theirs.hear() == Ready(sessions_max=100, flows_max=0)
 
 
 def test_nothing_said_is_not_an_end() -> None:

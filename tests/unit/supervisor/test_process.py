@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from appliance.supervisor import process
+from appliance.supervisor.process import local_ports
 
 STANDARD_FDS = """
 import os, sys
@@ -31,3 +35,21 @@ def test_standard_fds_are_opened_where_they_are_closed(closed: str) -> None:
         [sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False
     )
     assert (child.returncode, child.stdout) == (0, b"held")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("32768\t60999\n", 28_232), ("1024 65535\n", 64_512), ("9\t9\n", 1)]
+)
+def test_ports_are_counted_as_the_kernel_tells(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, count: int
+) -> None:
+    """Both ends of ip_local_port_range belong to it."""
+    told = tmp_path / "ip_local_port_range"
+    told.write_text(text)
+    monkeypatch.setattr(process, "Path", lambda _: told)
+    assert local_ports() == count
+
+
+def test_this_hosts_ports_are_counted() -> None:
+    """The file is there, and says what it is expected to."""
+    assert 0 < local_ports() < 1 << 16
