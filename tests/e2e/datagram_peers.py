@@ -248,7 +248,7 @@ def flow(gateway: Gateway) -> Record:
 
 
 def cut(gateway: Gateway) -> list[Record]:
-    """Stop a gateway at once, whatever lives; give its session records."""
+    """Stop a gateway that has live flows at once; give all session records."""
     gateway.process.send_signal(signal.SIGTERM)
     gateway.await_event("draining")
     gateway.stop()

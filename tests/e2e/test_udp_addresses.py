@@ -170,3 +170,19 @@ def test_a_link_local_client() -> None:
         (record,) = flows(gateway, 1)
         assert counts(record)[::2] == (3, 3)
         assert record["client"].startswith("[fe80::7")
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_broadcast_is_forwarded_once(workers: int) -> None:
+    """The kernel gives a broadcast to every worker's socket; one of them takes it, and answers as itself."""
+    with Answering() as endpoint, Peer() as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        text = rule("way", endpoint.port, listen="0.0.0.0:0", protocol="udp", idle_timeout=SOON)
+        with Gateway.start(ruleset(text, workers=workers)) as gateway:
+            port = gateway.port("way")
+            client.send(b"is anybody there?", ("127.255.255.255", port))
+            assert client.receive() == (b"is anybody there?", ("127.0.0.1", port))
+            assert asks(client, ("127.0.0.1", port))  # a second copy would have come before its answer
+            records = cut(gateway)
+        assert sum(record["up_datagrams"] for record in records) == 2, records
+        assert not client.waiting()
