@@ -292,11 +292,11 @@ class Flow:
             self._lose_endpoint(lost, bytes(datagram))
         elif self.up:  # the error is that of an earlier datagram
             copy = bytes(datagram)
-            self.end(lost)
+            self._lose_endpoint(lost)
             self.front.again(self, copy)
         else:
             self.dropped(Drop.SEND_FAILED)
-            self.end(lost)
+            self._lose_endpoint(lost)
 
     @property
     def may_go_on(self) -> bool:

@@ -90,3 +90,16 @@ def test_the_credit_may_be_taken_by_hand(seed: int) -> None:
             else:
                 by_hand.filled()
         assert called.size == by_hand.size
+
+
+def test_reads_in_vain_become_rare() -> None:
+    """Where each event has one datagram, in the long run only one event in sixty looks for a second."""
+    burst = Burst(MOST)
+    vain = 0
+    for _ in range(10_000):
+        if burst.size > 1:
+            burst.emptied(1)
+            vain += 1
+        else:
+            burst.filled()
+    assert vain <= 10_000 // 60
