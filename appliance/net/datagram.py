@@ -12,7 +12,6 @@ import errno
 import socket
 import sys
 from collections.abc import Hashable
-from functools import partial
 from socket import AF_INET, AF_INET6, IPPROTO_IP, IPPROTO_IPV6, IPV6_PKTINFO, MSG_TRUNC, SOL_UDP
 from typing import Final
 
@@ -83,7 +82,7 @@ class DatagramListener:
         """Flows that are to look for an answer when the burst is out."""
         self._eagerness = Eagerness()
         self._lost = kernel_drops(bound)  # a predecessor's are reported
-        self._sources = Sources(bound, route.datagrams.take_sender)
+        self._sources = Sources(bound)
         self.route = route
         self.flows: dict[Hashable, Flow] = {}
         route.datagrams.reactor.watch(bound.fileno(), IN, self)
@@ -225,10 +224,7 @@ class DatagramListener:
         """
         if self._draining:
             return None
-        source = self._sources.of(local, partial(self._strayed, local))
-        if (begun := self.flows.get(key)) is not None:  # by a datagram that had strayed
-            return begun
-        return self._begun(Flow(self, key, client, source), at_hand)
+        return self._begun(Flow(self, key, client, self._sources.of(local)), at_hand)
 
     def _begun(self, flow: Flow, at_hand: int) -> Flow | None:
         key, client = flow.key, flow.client
@@ -260,13 +256,6 @@ class DatagramListener:
         if begun is not None:
             begun.forward(memoryview(datagram))
 
-    def _strayed(self, local: bytes, datagram: bytes, client: ClientAddress) -> None:
-        """Take a datagram that another socket of this address received."""
-        key = (client, local)
-        flow = self.flows.get(key) or self._opened(key, client, local, 1)
-        if flow is not None:
-            flow.forward(memoryview(datagram))
-
     def on_fault(self) -> None:
         """A bug in taking datagrams has been reported; the other clients still want theirs taken."""
 
@@ -292,7 +281,6 @@ class DatagramListener:
         reactor = self.route.datagrams.reactor
         reactor.unwatch(self._socket.fileno())
         reactor.forget(self._socket.fileno(), self._socket.close)
-        self._sources.close()
 
 
 def _told(controls: Controls) -> tuple[int, bytes, bool]:

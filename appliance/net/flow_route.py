@@ -32,7 +32,6 @@ class Datagrams:
         "most_reads",
         "on_end",
         "reactor",
-        "senders_left",
         "table",
         "view",
     )
@@ -43,12 +42,8 @@ class Datagrams:
         table: "FlowTable[Flow]",
         on_end: Callable[["Flow"], None],
         spare_fds: int = 2 * MOST_READS,
-        senders: int = 0,
     ) -> None:
-        """`spare_fds`: how many there are beside the table's, for flows that ended in this turn.
-
-        `senders` is how many sockets there may be for answers alone (`net.source`).
-        """
+        """`spare_fds`: how many there are beside the table's, for flows that ended in this turn."""
         self.reactor = reactor
         self.table = table
         self.on_end = on_end
@@ -57,7 +52,6 @@ class Datagrams:
         """As recvmsg_into takes it."""
         self.view = memoryview(self.buffer)
         self.most_reads = min(MOST_READS, max(1, spare_fds // 2))
-        self.senders_left = senders
         self.held = 0
         """Bytes that flows hold, which are being dialled."""
         self._most_evicted = spare_fds - self.most_reads
@@ -76,11 +70,6 @@ class Datagrams:
         if self._evicted >= self._most_evicted:
             self.crowded_at = now
         flow.end(Cause.FLOW_LIMIT)
-
-    def take_sender(self) -> bool:
-        """Count a socket for answers alone; False: there may be no more."""
-        self.senders_left -= 1
-        return self.senders_left >= 0
 
     def cut(self, cause: Cause, quiet_since: float | None = None) -> None:
         """End every flow, or those in which nothing has passed since then."""

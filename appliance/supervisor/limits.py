@@ -10,9 +10,6 @@ SPARE_FLOWS: Final = 128
 """Flows that ended in a turn of the loop have their fds until it is over: so many may, or half of those there
 are room for."""
 
-SENDERS: Final = 64
-"""Sockets for answers alone, at the most, or an eighth of those there are room for (`net.source`)."""
-
 MOST_PIPES: Final = 256
 """Pipes a worker holds at the most, two fds each; a direction that gets none copies."""
 
@@ -29,8 +26,6 @@ class Limits:
     pipes: int
     spare_flows: int
     """Flows that may have ended in a turn, and have their fds still."""
-    senders: int
-    """Sockets for the answers of listeners that have every address."""
 
 
 def pipe_limit(fds: int) -> int:
@@ -49,7 +44,6 @@ def limits(fds: int, listeners: int, ports: int, *, tcp: bool, udp: bool) -> Lim
     if tcp and udp:
         room //= 2
     sessions = max(1, room // 2) if tcp else 0
-    senders = max(0, min(SENDERS, room // 8))
-    spare = max(1, min(SPARE_FLOWS, (room - senders) // 2))
-    flows = max(1, min(room - senders - spare, int(ports * PORTS_USED))) if udp else 0
-    return Limits(sessions, flows, pipes, spare, senders)
+    spare = max(1, min(SPARE_FLOWS, room // 2))
+    flows = max(1, min(room - spare, int(ports * PORTS_USED))) if udp else 0
+    return Limits(sessions, flows, pipes, spare)

@@ -81,13 +81,7 @@ class Worker:
         self.sessions = Sessions(self.limits.sessions, self._has_ended)
         self.relay = Relay(self.reactor, PipePool(self.limits.pipes))
         self.flows: FlowTable[Flow] = FlowTable(self.limits.flows, Tally(tally, workers, index))
-        self.datagrams = Datagrams(
-            self.reactor,
-            self.flows,
-            self._has_ended,
-            self.limits.spare_flows,
-            self.limits.senders if workers == 1 else 0,  # see `net.source`
-        )
+        self.datagrams = Datagrams(self.reactor, self.flows, self._has_ended, self.limits.spare_flows)
         self._resolver = Resolver(self.reactor, self._resolve_failed)
         self._upstreams: dict[tuple[str, int], Upstream] = {}
         self._datagram_upstreams: dict[tuple[str, int], DatagramUpstream] = {}

@@ -115,6 +115,25 @@ def test_new_clients_catch_no_datagram_of_others() -> None:
             cut(gateway)
 
 
+def test_a_first_burst_comes_whole_and_in_order() -> None:
+    """What the first clients of an address send in one go arrives whole, each client's in its order."""
+    for _ in range(6):  # what a worker does once for each of its first addresses can be seen only there
+        with Peer(receive=1 << 22) as endpoint, ExitStack() as ends:
+            text = rule("way", endpoint.port, listen="0.0.0.0:0", protocol="udp", idle_timeout="1h")
+            with Gateway.start(ruleset(text)) as gateway:
+                port = gateway.port("way")
+                for host in [f"127.8.{number}.1" for number in range(16)]:
+                    one, two = (ends.enter_context(Peer()) for _ in range(2))
+                    for number in range(40):
+                        one.send(b"1:%d" % number, (host, port))
+                        two.send(b"2:%d" % number, (host, port))
+                    came = [endpoint.take() for _ in range(80)]
+                    for client in (b"1", b"2"):
+                        numbers = [int(data[2:]) for data in came if data[:1] == client]
+                        assert numbers == list(range(40))
+                cut(gateway)
+
+
 def namespace(*commands: str) -> tuple[str, ...]:
     """Give the words to start a gateway with in a network of its own, set up by `ip` commands."""
     needs.root()

@@ -9,7 +9,6 @@ read as one datagram where it is not set any more; without it they are queued on
 import errno
 import os
 import random
-import socket
 import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,16 +19,13 @@ from socket import (
     IPPROTO_IP,
     IPPROTO_IPV6,
     IPV6_PKTINFO,
-    IPV6_V6ONLY,
     MSG_DONTWAIT,
     MSG_ERRQUEUE,
     MSG_TRUNC,
     SO_RCVBUF,
-    SO_REUSEPORT,
     SO_SNDBUF,
     SOL_SOCKET,
     SOL_UDP,
-    inet_pton,
 )
 from typing import Protocol
 
@@ -83,12 +79,6 @@ class Witness(Protocol):
     def not_answered(self, port: "Listening", parts: Parts, to: Address, local: bytes, number: int) -> None:
         """It has not: the errno."""
 
-    def strayed(self, port: "Listening", item: "Item") -> None:
-        """A client's datagram was handed to the gateway, by a socket that is for answers."""
-
-    def strays(self, port: "Listening", local: bytes) -> "list[Item]":
-        """Give what arrives at an address while a socket of its own is bound, but not connected yet."""
-
     def told(self, port: "Connected", number: int) -> None:
         """The gateway was told of an error of an earlier datagram."""
 
@@ -134,13 +124,6 @@ class Kernel:
             self._refuse(self.dice.choice((errno.EMFILE, errno.ENOBUFS)))
         return Connected(self, family)
 
-    def sender(self, family: int, kind: int) -> "Sender":
-        """Make a socket for answers, as `net.source` asks for it."""
-        assert kind == DATAGRAM
-        if self.dice.random() < self.exhaustion:
-            raise OSError(errno.EMFILE, "the dice say so")
-        return Sender(self, family)
-
     def _refuse(self, number: int) -> None:
         self.witness.refused(number)
         raise OSError(number, os.strerror(number))
@@ -171,16 +154,6 @@ class Kernel:
 
     def close(self) -> None:
         """The epoll set is closed."""
-
-
-class SocketModule:
-    """The socket module as `net.source` sees it: its sockets are the kernel's."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self.socket = kernel.sender
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(socket, name)
 
 
 @dataclass(eq=False)
@@ -499,48 +472,3 @@ class Listening(Answering):
             return data[:16]
         assert (level, kind, data[:4], data[8:]) == (IPPROTO_IP, IP_PKTINFO, bytes(4), bytes(4))
         return data[4:8]
-
-
-class Sender(Answering):
-    """A socket for the answers from one address."""
-
-    def __init__(self, kernel: Kernel, family: int) -> None:
-        super().__init__(kernel, family)
-        self._listening: Listening | None = None
-        self._from = b""
-
-    @property
-    def listening(self) -> Listening:
-        assert self._listening is not None
-        return self._listening
-
-    def _set_other(self, level: int, option: int) -> None:
-        assert (level, option) in {(SOL_SOCKET, SO_REUSEPORT), (IPPROTO_IPV6, IPV6_V6ONLY)}
-
-    def bind(self, name: tuple[str, int]) -> None:
-        if self.kernel.dice.random() < self.kernel.exhaustion:
-            raise PermissionError(errno.EACCES, "the dice say so")
-        host, number = name
-        (self._listening,) = [
-            port
-            for port in self.kernel.ports.values()
-            if isinstance(port, Listening)
-            and (port.family, port.name[1], port.is_wildcard) == (self.family, number, True)
-        ]
-        self._from = inet_pton(self.family, host)
-        self.queue.extend(self.kernel.witness.strays(self._listening, self._from))
-
-    def connect(self, name: tuple[str, int]) -> None:
-        """From now on nothing arrives but from itself."""
-        assert inet_pton(self.family, name[0]) == self._from
-
-    def recvfrom(self, size: int) -> tuple[bytes, Address]:
-        item = self.take()
-        assert item.client is not None
-        assert size >= LARGEST
-        self.kernel.witness.strayed(self.listening, item)
-        return b"".join(item.parts), item.client
-
-    def local(self, controls: Sequence[Control]) -> bytes:
-        assert all(control[0] == SOL_UDP for control in controls)
-        return self._from

@@ -80,8 +80,6 @@ class Talk:
     """What the client said, as far as it was read."""
     at: int = 0
     """So much of it was sent on, or passed over."""
-    strays: Parts = field(default_factory=list)
-    """What the client said, and was read from another socket: before or after what it said else."""
     count: int = 0
     """Datagrams read, both ways."""
     ignored: int = 0
@@ -114,17 +112,11 @@ class Talk:
         else:
             self.said += parts
 
-    def strayed(self, parts: Parts) -> None:
-        self.count += len(parts)
-        self.strays += parts
-
     def sent_on(self, port: Connected, parts: Parts) -> None:
         for number, part in enumerate(parts):
             self.sent += 1
             is_first = number == 0 and port.heard == len(parts)
-            if part in self.strays:
-                self.strays.remove(part)
-            elif is_first and self.place.has_spare and part == self.last:
+            if is_first and self.place.has_spare and part == self.last:
                 self.again += 1
             else:
                 self.at = passed(part, self.said, self.at)

@@ -152,10 +152,9 @@ class World:
         tally = Tally(memoryview(bytearray(tally_bytes(1, 64))), 1, 0)
         self.table: FlowTable[Flow] = FlowTable(dice.choice((3, 6, 1000)), tally)
         self.spare_fds = dice.choice((1, 2, 5, 128))
-        senders = dice.choice((0, 1, 64, 64))
-        self.datagrams = Datagrams(self.reactor, self.table, self.on_end, self.spare_fds, senders)
+        self.datagrams = Datagrams(self.reactor, self.table, self.on_end, self.spare_fds)
         self.evicted = 0
-        """Flows that made room for others in this turn, without those that made it for strays."""
+        """Flows that made room for others in this turn."""
         self.patience = dice.choice((3.0, 20.0))
         self.names = Names(self.kernel, self.patience)
         self.dead: set[Address] = set()
@@ -233,11 +232,6 @@ class World:
         live = self.place_of(port).talk(item.client, item.local).live
         return len(item.parts) == 1 and live is not None and live.stage is Stage.RELAY
 
-    def strayed(self, port: Listening, item: Item) -> None:
-        assert item.client is not None
-        self.evicted -= 1
-        self.place_of(port).talk(item.client, item.local).strayed(item.parts)
-
     def sent(self, port: Connected, parts: Parts) -> None:
         way = self.way_of(port)
         way.talk.sent_on(port, parts)
@@ -258,11 +252,6 @@ class World:
 
     def not_answered(self, port: Listening, parts: Parts, to: Address, local: bytes, number: int) -> None:
         self.place_of(port).talk(to, local).dropped(parts, number)
-
-    def strays(self, port: Listening, local: bytes) -> list[Item]:
-        """Let something arrive that is not meant to come this way."""
-        count = self.dice.choice((0, 0, 1, 3))
-        return [Item([self._payload(20)], self._client(self.place_of(port)), local) for _ in range(count)]
 
     def told(self, port: Connected, number: int) -> None:
         if number in LOST:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from appliance.net import contact, eagerness, flow, source, trains
+from appliance.net import contact, eagerness, flow, trains
 from appliance.outcome import LEGAL, Cause, Drop, Stage
-from tests.sim.datagram_kernel import SocketModule
 from tests.sim.flow_world import MOST_HELD, World
 
 RUNS = 300
@@ -30,7 +29,6 @@ def seeds(runs: int) -> Iterator[int]:
 def live_through(seed: int, monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(seed)
     monkeypatch.setattr(contact, "Socket", world.kernel.socket)
-    monkeypatch.setattr(source, "socket", SocketModule(world.kernel))
     for _ in range(STEPS):
         world.step()
     world.finish()

@@ -201,7 +201,7 @@ def rig(
     with loop() as at:
         table: FlowTable[Flow] = FlowTable(most, Tally(memoryview(bytearray(tally_bytes(1, 256))), 1, 0))
         ends = Ends()
-        datagrams = Datagrams(at.reactor, table, ends.on_end, spare_fds, senders=64)
+        datagrams = Datagrams(at.reactor, table, ends.on_end, spare_fds)
         names = Names()
         upstream = upstream_of(at.reactor, targets, names, connect_timeout)
         flows = table.rule("rule", most_per_rule, most_per_client)

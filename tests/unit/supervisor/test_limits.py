@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from appliance.supervisor.limits import (
     MOST_PIPES,
     PORTS_USED,
-    SENDERS,
     SPARE_FDS,
     SPARE_FLOWS,
     limits,
@@ -20,9 +19,9 @@ fds = st.integers(256, 1 << 20)
 
 @given(fds, st.integers(1, 64), st.booleans(), st.booleans())
 def test_all_together_there_are_fds_enough(count: int, listeners: int, tcp: bool, udp: bool) -> None:
-    """Two for a session, one for a flow, also one just ended, or a sender; pipes, listeners, the rest."""
+    """Two for a session, one for a flow, also one just ended; pipes, listeners, the rest."""
     made = limits(count, listeners, ENOUGH, tcp=tcp, udp=udp)
-    flows = made.flows + made.spare_flows + made.senders if udp else 0
+    flows = made.flows + made.spare_flows if udp else 0
     assert 2 * made.sessions + flows + 2 * made.pipes + listeners + SPARE_FDS <= count
 
 
@@ -31,7 +30,7 @@ def test_hardly_any_is_left_over(count: int, listeners: int) -> None:
     """What one kind alone could use, it may."""
     for tcp in (True, False):
         made = limits(count, listeners, ENOUGH, tcp=tcp, udp=not tcp)
-        used = 2 * made.sessions + 2 * made.pipes if tcp else made.flows + made.spare_flows + made.senders
+        used = 2 * made.sessions + 2 * made.pipes if tcp else made.flows + made.spare_flows
         assert count - SPARE_FDS - listeners - used <= 1
 
 
@@ -47,7 +46,7 @@ def test_what_no_rule_carries_takes_nothing(count: int, listeners: int) -> None:
 def test_each_kind_gets_half(count: int) -> None:
     """A flood of the one leaves the other its own, and both together have what one had."""
     both = limits(count, 2, ENOUGH, tcp=True, udp=True)
-    assert abs(2 * both.sessions - (both.flows + both.spare_flows + both.senders)) <= 2
+    assert abs(2 * both.sessions - (both.flows + both.spare_flows)) <= 2
     assert both.sessions >= limits(count, 2, ENOUGH, tcp=True, udp=False).sessions // 2
 
 
@@ -78,4 +77,4 @@ def test_usual_figures() -> None:
     """As the log's `ready` has them: 20,000 fds per process, IPv4's usual range of ports."""
     made = limits(20_000, 2, 28_232, tcp=True, udp=True)
     assert (made.sessions, made.pipes) == (4865, 256)
-    assert (made.flows, made.spare_flows, made.senders) == (9731 - SPARE_FLOWS - SENDERS, 128, 64)
+    assert (made.flows, made.spare_flows) == (9731 - SPARE_FLOWS, 128)
