@@ -7,6 +7,7 @@ those takes 768 bytes of a receive buffer at the least, and the default buffer h
 
 import ctypes
 import os
+import random
 import select
 import signal
 import socket
@@ -279,19 +280,24 @@ def inside(pid: int, make: Callable[[], Made]) -> Made:
         return thread.submit(run).result()
 
 
+def own_host() -> str:
+    """Give an address of this host that no other process of tests uses."""
+    high, low = divmod(os.getpid() % 65_536, 256)
+    return f"127.200.{high}.{low}"
+
+
 def free_ports(count: int = 1, host: str = "0.0.0.0") -> int:
     """Find ports in a row that are free for UDP and TCP; give the first.
 
     Below those that the kernel picks for clients (net.ipv4.ip_local_port_range, from 32768): such a one holds
     its port at every address, and comes when it likes.
     """
-    start = 12_000 + os.getpid() * 13 % 8_000
+    start = 12_000 + random.randrange(8_000)
     for first in range(start, 32_000 - count, count):
         with ExitStack() as probes:
             try:
                 for port, kind in product(range(first, first + count), _KINDS):
-                    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-                    probes.enter_context(socket.socket(family, kind)).bind((host, port))
+                    probes.enter_context(socket.socket(socket.AF_INET, kind)).bind((host, port))
             except OSError:
                 continue
             return first

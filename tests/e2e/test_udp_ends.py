@@ -6,7 +6,18 @@ import time
 from contextlib import ExitStack
 from threading import Thread
 
-from tests.e2e.datagram_peers import Answering, Peer, asks, counts, cut, flow, flows, free_ports, stopped
+from tests.e2e.datagram_peers import (
+    Answering,
+    Peer,
+    asks,
+    counts,
+    cut,
+    flow,
+    flows,
+    free_ports,
+    own_host,
+    stopped,
+)
 from tests.e2e.gateway import Gateway, open_fds, rule, ruleset, wait_for
 from tests.e2e.peers import assert_idle
 
@@ -226,7 +237,7 @@ def test_bursts_of_questions() -> None:
 
 def test_a_reader_of_the_log_that_stalls_stalls_no_flow() -> None:
     """While nobody reads the log, flows have their answers; then the log says how much is missing."""
-    port = free_ports()
+    address = own_host(), free_ports(1, own_host())
     ours, theirs = os.pipe()
     read = bytearray()
 
@@ -237,12 +248,12 @@ def test_a_reader_of_the_log_that_stalls_stalls_no_flow() -> None:
             read.extend(piece)
 
     with Answering() as endpoint, Peer() as client:
-        text = rule("dns", endpoint.port, listen=f"127.0.0.1:{port}", protocol="udp", responses=1)
+        text = rule("dns", endpoint.port, listen="{}:{}".format(*address), protocol="udp", responses=1)
         with Gateway.start(ruleset(text), stdout=theirs) as gateway:
             os.close(theirs)
             read_until(b'"ready"')
             for number in range(5000):
-                assert asks(client, ("127.0.0.1", port), b"%d" % number)
+                assert asks(client, address, b"%d" % number)
             reader = Thread(target=read_until, args=(b'"stopped"',))
             reader.start()
             gateway.stop()
