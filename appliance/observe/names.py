@@ -294,11 +294,10 @@ class Event(StrEnum):
         "datagrams_dropped",
         (Level.WARNING,),
         (
-            "The kernel or the worker dropped datagrams of clients at this listener, before they belonged to "
-            "a flow: its receive buffer was full, or `error` says why."
+            "The kernel dropped datagrams of clients at this listener, before they belonged to a flow: its "
+            "receive buffer was full."
         ),
         (Field.RULE, Field.LISTENER, Field.WORKER, Field.COUNT),
-        (Field.ERROR,),
     )
     LOG_DROPPED = (
         "log_dropped",

@@ -110,6 +110,9 @@ class Master:
             self._reactor.run()
         finally:
             self._binder.close()
+        # The interpreter gives signals their defaults back as it ends: one more would be what ended us.
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         self._log.info(Event.STOPPED)
         self._journal.close()
         return 0
