@@ -13,13 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from msgspec import UNSET, UnsetType
-from structlog import dev
-from structlog.processors import format_exc_info
-from structlog.typing import EventDict
 
 from appliance.observe.lines import Clock, Form, Processor, make_times, stamp_event, stamp_sessions
 from appliance.observe.names import Field, Level
 from appliance.observe.record import SessionRecord
+from appliance.observe.structured import EventDict, dev, format_exc_info
 from appliance.outcome import Drop
 from appliance.problem import printable
 

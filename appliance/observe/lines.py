@@ -9,11 +9,10 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from structlog.processors import format_exc_info
-from structlog.typing import EventDict
 
 from appliance.observe.names import SESSION_LEVEL
 from appliance.observe.record import SessionRecord
+from appliance.observe.structured import EventDict, format_exc_info
 
 Processor: TypeAlias = Callable[[Any, str, Any], Any]
 """What structlog calls in turn: the logger, the method's name, and what the processor before gave."""

@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, cast
 
-import structlog
-
 from appliance.observe import lines
 from appliance.observe.names import HEAD, SESSION_LEVEL, Event, Level
 from appliance.observe.outlet import open_outlet
 from appliance.observe.record import SessionRecord
 from appliance.observe.sink import QUEUE_LIMIT, LineWriter
+from appliance.observe.structured import EventDict, FilteringBoundLogger, structlog
 
 wall_clock: Final = time.time  # noqa: TID251 (the wall clock belongs to observe)
 """Seconds since 1970, UTC: what a process passes to make_log and to Ids."""
@@ -144,7 +143,7 @@ def _only(level: Level) -> tuple[lines.Processor, ...]:
     ranks = list(Level)
     wanted = {cause for cause, its in SESSION_LEVEL.items() if ranks.index(its) >= ranks.index(level)}
 
-    def processor(_logger: object, _method: str, fields: structlog.typing.EventDict) -> object:
+    def processor(_logger: object, _method: str, fields: EventDict) -> object:
         return {"batch": [record for record in fields["batch"] if record.cause in wanted]}
 
     return (processor,)
@@ -152,11 +151,11 @@ def _only(level: Level) -> tuple[lines.Processor, ...]:
 
 def _bound(
     logger: object, processors: tuple[lines.Processor, ...], level: Level, context: Mapping[str, str]
-) -> structlog.typing.FilteringBoundLogger:
+) -> FilteringBoundLogger:
     unbound = structlog.wrap_logger(
         logger,
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         context_class=dict,
     )
-    return cast("structlog.typing.FilteringBoundLogger", unbound.bind(**context))
+    return cast("FilteringBoundLogger", unbound.bind(**context))

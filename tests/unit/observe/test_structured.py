@@ -1,0 +1,24 @@
+"""appliance/observe/structured.py: structlog without asyncio."""
+
+import subprocess
+import sys
+
+
+def _run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_gateway_does_not_load_asyncio() -> None:
+    """It is 30 ms at start and 6.8 MB in each process, for nothing."""
+    assert _run("import sys, appliance.supervisor.master; print('asyncio' in sys.modules)").strip() == "False"
+
+
+def test_whoever_imports_asyncio_afterwards_gets_it() -> None:
+    """The empty module that structlog was given is nobody else's."""
+    assert _run("import appliance.observe.log, asyncio; print(asyncio.run.__name__)").strip() == "run"
+
+
+def test_who_had_asyncio_keeps_it() -> None:
+    """A program that uses it and then imports this one sees no difference."""
+    code = "import asyncio as one, appliance.observe.log, asyncio as other, structlog; print(one is other)"
+    assert _run(code).strip() == "True"
