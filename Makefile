@@ -1,12 +1,14 @@
 # Two commands for a newcomer: `make run` and `make test`. Each sets up what it needs by itself.
 
 PYTHON ?= python3
+# What is frozen: Debian's, with its security updates. It links no path of its own into the binary.
+FREEZE_PYTHON ?= /usr/bin/python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check test bench reference lock clean
+.PHONY: help setup run demo check test bench binary reference lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +36,10 @@ bench: $(VENV)/dev.done ## Portway beside nginx, HAProxy and socat on this machi
 	tests/setup-peers
 	$(BIN)/python -m bench
 
+binary: ## The frozen program: dist/portway, one file; dist/portway-*.tar.gz, a folder
+	build/setup-tools
+	$(FREEZE_PYTHON) build/freeze.py
+
 reference: $(VENV)/dev.done ## Write docs/ruleset.md and docs/log.md anew from the model
 	$(BIN)/python -m appliance.ruleset.reference > docs/ruleset.md
 	$(BIN)/python -m appliance.observe.reference > docs/log.md
@@ -44,6 +50,8 @@ lock: $(VENV)/dev.done ## Pin every dependency anew, with hashes
 		--no-emit-trusted-host --upgrade --extra setup -o requirements.lock pyproject.toml
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
 		--no-emit-trusted-host --upgrade --extra dev -o requirements-dev.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host --upgrade -c requirements.lock -o build/requirements.lock build/requirements.in
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) dist .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

@@ -9,6 +9,7 @@ The layers, top to bottom; each imports only from those below it:
     observe      reports: names, records, the log
     ruleset      what the operator wrote, and what is wrong with it
     values, problem, outcome
+    program      how this process was started: from source, or frozen
 """
 
 __version__ = "0.1.0"

@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 
 from appliance import __version__
+from appliance.program import settle
 
 VERBS: Final = {
     "run": "run",
@@ -90,4 +91,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    settle()
     main(prog_name="portway")

@@ -4,13 +4,14 @@ import fcntl
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from types import FrameType
 from typing import Final
+
+from appliance.program import command, lifeline
 
 PATIENCE: Final = 20.0
 _LOOK: Final = 0.1
@@ -43,25 +44,20 @@ def demo_gateway(ruleset: Path) -> Iterator["Popen[bytes]"]:
         raise DemoFailedError(f"the gateway ended with status {status}")
 
 
-def _start(ruleset: Path, address: str, lifeline: int) -> "Popen[bytes]":
+def _start(ruleset: Path, address: str, stdin: int) -> "Popen[bytes]":
     """Start it, with the read end of a pipe for its standard input, which it does not read.
 
     When the last copy of the write end is closed, which is ours, by us or by the kernel after a SIGKILL, the
     kernel sends the gateway SIGTERM (fcntl(2): O_ASYNC, F_SETOWN, F_SETSIG).
     """
-    command = [*_myself(), "run", str(ruleset)]
+    words = [*command(), "run", str(ruleset)]
     environ = {**os.environ, "NOTIFY_SOCKET": address}
-    process = Popen(command, stdin=lifeline, env=environ)  # noqa: S603  this program itself
-    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGTERM)
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, process.pid)
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC)
-    os.close(lifeline)
+    process = Popen(words, stdin=stdin, env=environ, pass_fds=lifeline())  # noqa: S603  this program itself
+    fcntl.fcntl(stdin, fcntl.F_SETSIG, signal.SIGTERM)
+    fcntl.fcntl(stdin, fcntl.F_SETOWN, process.pid)
+    fcntl.fcntl(stdin, fcntl.F_SETFL, os.O_ASYNC)
+    os.close(stdin)
     return process
-
-
-def _myself() -> list[str]:
-    """Give the command that is running: the binary, or the package in this Python."""
-    return [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "appliance"]
 
 
 class _Undisturbed:

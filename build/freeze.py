@@ -1,0 +1,216 @@
+"""Freeze the program: `make binary`. Standard library only; runs under the interpreter that is frozen.
+
+Makes, from the working tree:
+
+    dist/folder/                             the folder form: launcher, loader, libraries, program
+    dist/portway-VERSION-linux-ARCH.tar.gz   the same, for hosts whose /tmp is noexec or read-only
+    dist/portway                             the same, in one file that unpacks itself (selfextract.c)
+
+The folder form brings its own dynamic loader and C library, so that it runs on any Linux of its architecture:
+older glibc, musl, an empty chroot. The same inputs give the same bytes: the hash seed is fixed (PyInstaller
+writes sets), every time stamp is 0, names are sorted, and no file holds the path that it was built in.
+"""
+
+import argparse
+import gzip
+import hashlib
+import os
+import platform
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+BUILD: Final = ROOT / "build"
+DIST: Final = ROOT / "dist"
+CACHE: Final = ROOT / ".cache" / "freeze"
+
+LOCKS: Final = (ROOT / "requirements.lock", BUILD / "requirements.lock")
+
+DYNAMIC_LOADERS: Final = {"x86_64": "ld-linux-x86-64.so.2", "aarch64": "ld-linux-aarch64.so.1"}
+
+LAUNCHER: Final = """\
+#!/bin/sh
+# Starts Portway with the loader and the libraries of this folder, whatever the host has.
+here=$(dirname -- "$(readlink -f -- "$0")")
+app=$here/app
+exec "$here/lib/{loader}" --library-path "$app/_internal" --argv0 "$app/portway" "$app/portway" "$@"
+"""
+
+TRAILER: Final = struct.Struct("<Q8s")
+"""What selfextract.c finds at its end: the packed tar's size in bytes, and a word to know it by."""
+
+
+def main() -> None:
+    """Make all the forms, or say what is missing."""
+    options = _options()
+    arch = platform.machine()
+    if arch not in DYNAMIC_LOADERS:
+        sys.exit(f"freeze: {arch} is none of {', '.join(DYNAMIC_LOADERS)}")
+    folder = freeze_folder(_environment(options.also), DYNAMIC_LOADERS[arch], options.also)
+    name = f"portway-{version()}-linux-{arch}"
+    plain = CACHE / "folder.tar"
+    pack(folder, plain, top="")
+    write_gzip(folder, DIST / f"{name}.tar.gz", top=name)
+    write_single(plain, DIST / "portway", DYNAMIC_LOADERS[arch])
+    for made in (DIST / "portway", DIST / f"{name}.tar.gz"):
+        print(f"{made.stat().st_size:>11,} B  {made.relative_to(ROOT)}")
+    print(f"{sum(file.stat().st_size for file in folder.rglob('*')):>11,} B  {folder.relative_to(ROOT)}/")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Freeze Portway into dist/.")
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="PACKAGE==VERSION",
+        help="freeze this in, to see its size",
+    )
+    return parser.parse_args()
+
+
+def version() -> str:
+    """Read the version where it stands, without importing the package."""
+    text = (ROOT / "appliance" / "__init__.py").read_text()
+    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if found is None:
+        sys.exit("freeze: appliance/__init__.py names no version")
+    return found.group(1)
+
+
+def _environment(also: list[str]) -> Path:
+    """Make a virtual environment of exactly what the locks name, once for each state of them."""
+    wanted = hashlib.sha256(b"".join(lock.read_bytes() for lock in LOCKS))
+    wanted.update(f"{sys.version} {also}".encode())
+    place = CACHE / f"venv-{wanted.hexdigest()[:16]}"
+    done = place / "done"
+    if not done.exists():
+        shutil.rmtree(place, ignore_errors=True)
+        _run(sys.executable, "-m", "venv", str(place))
+        pip = (
+            str(place / "bin" / "pip"),
+            "--disable-pip-version-check",
+            "install",
+            "--quiet",
+            "--no-compile",
+        )
+        _run(*pip, "--require-hashes", *(word for lock in LOCKS for word in ("-r", str(lock))))
+        if also:
+            _run(*pip, *also)
+        done.touch()
+    return place
+
+
+def freeze_folder(environment: Path, loader: str, also: list[str]) -> Path:
+    """Let PyInstaller collect the program, and put the launcher, the loader and the C library beside it."""
+    made = CACHE / "made"
+    shutil.rmtree(made, ignore_errors=True)
+    _run(
+        str(environment / "bin" / "pyinstaller"),
+        "--noconfirm", "--clean", "--log-level=ERROR",
+        f"--workpath={CACHE / 'work'}", f"--distpath={made}",
+        str(BUILD / "portway.spec"),
+        env={
+            **os.environ,
+            "PYTHONHASHSEED": "1",
+            "PYINSTALLER_CONFIG_DIR": str(CACHE / "pyinstaller"),
+            "PORTWAY_FREEZE_ALSO": " ".join(re.split("[=<>]", one)[0] for one in also),
+        },
+    )  # fmt: skip
+    folder = DIST / "folder"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    shutil.move(made / "app", folder / "app")
+    (folder / "lib").mkdir()
+    for library, source in _system_libraries(folder / "app").items():
+        shutil.copyfile(source, folder / "app" / "_internal" / library)
+    shutil.copyfile(_interpreter(folder / "app" / "portway"), folder / "lib" / loader)
+    (folder / "portway").write_text(LAUNCHER.format(loader=loader))
+    for path in folder.rglob("*"):
+        is_program = path.is_dir() or path.name in {"portway", loader}
+        path.chmod(0o755 if is_program else 0o644)
+    return folder
+
+
+def _system_libraries(app: Path) -> dict[str, str]:
+    """Find what the frozen files need of the C library and do not bring along: file name and path of each.
+
+    PyInstaller leaves these to the host. In `_internal` and nowhere else: its bootloader starts itself anew
+    with that folder as the whole LD_LIBRARY_PATH.
+    """
+    needed: dict[str, str] = {}
+    for file in [app / "portway", *sorted(app.rglob("*.so*"))]:
+        for line in _output("ldd", str(file)).splitlines():
+            found = re.fullmatch(r"\s*(\S+) => (/\S+) \(0x[0-9a-f]+\)", line)
+            if found and not (app / "_internal" / found.group(1)).exists():
+                needed[found.group(1)] = found.group(2)
+            elif "not found" in line and not (app / "_internal" / line.split()[0]).exists():
+                sys.exit(f"freeze: {file.name} needs {line.strip()}")
+    return dict(sorted(needed.items()))
+
+
+def _interpreter(program: Path) -> str:
+    """Name the dynamic loader that a program asks for."""
+    found = re.search(r"Requesting program interpreter: (\S+)\]", _output("readelf", "-lW", str(program)))
+    assert found is not None
+    return found.group(1)
+
+
+def pack(folder: Path, to: Path, top: str) -> None:
+    """Write a tar that depends on nothing but names, modes and contents; `top` is put before each name."""
+    with tarfile.open(to, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for path in sorted(folder.rglob("*")):
+            entry = tar.gettarinfo(path, arcname=str(Path(top) / path.relative_to(folder)))
+            entry.mtime = entry.uid = entry.gid = 0
+            entry.uname = entry.gname = ""
+            if path.is_dir():
+                tar.addfile(entry)
+            else:
+                with path.open("rb") as contents:
+                    tar.addfile(entry, contents)
+
+
+def write_gzip(folder: Path, to: Path, top: str) -> None:
+    """Write the tarball of the folder form."""
+    plain = to.with_suffix("")
+    pack(folder, plain, top)
+    with to.open("wb") as packed, gzip.GzipFile("", "wb", 9, packed, mtime=0) as out:
+        out.write(plain.read_bytes())
+    plain.unlink()
+
+
+def write_single(plain: Path, to: Path, loader: str) -> None:
+    """Write the single file: the unpacker, the packed tar, the trailer."""
+    unpacker, packed = CACHE / "selfextract", CACHE / "folder.tar.zst"
+    _run(
+        "gcc", "-static", "-Os", "-s", "-Wall", "-Wextra", "-Werror", "-Wl,--build-id=none",
+        f'-DLOADER="{loader}"', "-o", str(unpacker), "selfextract.c", "-lzstd",
+        cwd=BUILD,
+    )  # fmt: skip
+    _run("zstd", "-19", "-T1", "--quiet", "--force", "--no-check", str(plain), "-o", str(packed))
+    tail = TRAILER.pack(packed.stat().st_size, b"PORTWAY1")
+    to.write_bytes(unpacker.read_bytes() + packed.read_bytes() + tail)
+    to.chmod(0o755)
+
+
+def _run(*command: str, **extra: object) -> None:
+    try:
+        subprocess.run(command, check=True, **extra)  # type: ignore[call-overload]
+    except FileNotFoundError:
+        sys.exit(f"freeze: {command[0]} is not installed; `build/setup-tools` installs what is needed")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"freeze: {Path(command[0]).name} ended with status {error.returncode}")
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout
+
+
+if __name__ == "__main__":
+    main()
