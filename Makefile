@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check test bench binary reference lock clean
+.PHONY: help setup run demo check test test-image bench binary reference lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/portway.done ## Make .venv/bin/portway
 
@@ -28,9 +28,13 @@ check: $(VENV)/dev.done ## Format, lint, types, layers, unit tests: under a minu
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/unit tests/cases tests/sim
 
-test: check ## Everything: as check, and fuzz, contract, end to end, real programs
+test: check ## Everything from source: as check, and fuzz, contract, end to end, real programs
 	tests/setup-peers
-	$(BIN)/pytest -q --durations=15
+	$(BIN)/pytest -q --durations=15 --ignore=tests/forms
+
+test-image: binary $(VENV)/dev.done ## What is built: one suite over every form, and end to end through the binary
+	tests/setup-peers
+	$(BIN)/pytest -q --durations=15 tests/forms
 
 bench: $(VENV)/dev.done ## Portway beside nginx, HAProxy and socat on this machine: dist/bench.json
 	tests/setup-peers

@@ -1,10 +1,23 @@
-"""What holds for every test: how hypothesis looks for examples on a machine that may be busy."""
+"""What holds for every test: the form under test; how hypothesis looks for examples on a busy machine."""
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import program
 
 # No deadline: a machine with two busy cores says nothing about an example. `deep` is for a night.
 settings.register_profile("usual", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("deep", parent=settings.get_profile("usual"), max_examples=20_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Tests that start a gateway start it in this form."""
+    parser.addoption("--form", choices=program.FORMS, default="source")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say it to whoever starts one."""
+    program.under_test = config.getoption("form")

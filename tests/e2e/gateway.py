@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+
+from tests.program import SWEEPER, program
 
 Record = dict[str, Any]
 
@@ -56,6 +57,14 @@ def state(pid: int) -> str:
     return _stat(pid)[0]
 
 
+def name(pid: int) -> str:
+    """The name of a process (proc(5), comm); empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def _stat(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
@@ -85,7 +94,8 @@ class Gateway:
         cls,
         ruleset: str,
         *,
-        command: list[str] | None = None,
+        verb: tuple[str, ...] = ("run", "{ruleset}"),
+        form: str | None = None,
         stdout: int | IO[bytes] | None = None,
         env: Mapping[str, str] | None = None,
         wrap: tuple[str, ...] = (),
@@ -94,16 +104,17 @@ class Gateway:
         """Start on a ruleset's text and wait until it is ready.
 
         `stdout`: where the log goes instead of the file that `events` reads; then readiness is the caller's
-        business. `wrap`: a command to start it under, such as ("prlimit", "--nofile=100:100").
+        business. `wrap`: a command to start it under, such as ("prlimit", "--nofile=100:100"). `verb`: what
+        to do, "{ruleset}" being the file's name. `form`: another one than `--form` says.
         """
-        with tempfile.TemporaryDirectory(prefix="portway-test-") as name:
-            folder = Path(name)
+        with tempfile.TemporaryDirectory(prefix="portway-test-") as place:
+            folder = Path(place)
             path = folder / "rules.toml"
             path.write_text(ruleset)
             log = folder / "log"
             with log.open("ab") as lines, (folder / "stderr").open("wb") as complaints:
                 process = subprocess.Popen(
-                    [*wrap, *(command or [sys.executable, "-m", "appliance", "run", str(path)])],
+                    [*wrap, *program(form), *(word.format(ruleset=path) for word in verb)],
                     stdin=subprocess.DEVNULL,
                     stdout=lines if stdout is None else stdout,
                     stderr=complaints,
@@ -173,7 +184,7 @@ class Gateway:
     @property
     def workers(self) -> list[int]:
         """The pids of the live workers, in order of their start."""
-        return children(self.process.pid)
+        return [pid for pid in children(self.process.pid) if name(pid) != SWEEPER]
 
     # -- ending ---------------------------------------------------------------------------------------
 

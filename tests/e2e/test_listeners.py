@@ -3,13 +3,13 @@
 import os
 import socket
 import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 from tests.e2e import needs
 from tests.e2e.gateway import PATIENCE, Gateway, rule, ruleset
 from tests.e2e.peers import Echo, Endpoint, connect, echoes, is_refused, read_exactly
+from tests.program import program
 
 
 def run(text: str, folder: Path, *wrap: str, **more: str) -> "subprocess.CompletedProcess[str]":
@@ -17,7 +17,7 @@ def run(text: str, folder: Path, *wrap: str, **more: str) -> "subprocess.Complet
     path = folder / "refused.toml"
     path.write_text(text)
     return subprocess.run(
-        [*wrap, sys.executable, "-m", "appliance", "run", str(path)],
+        [*wrap, *program(), "run", str(path)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

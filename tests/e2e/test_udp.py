@@ -1,6 +1,5 @@
 """What a UDP flow carries: each datagram whole, in order, to nobody else; and the record it leaves."""
 
-import sys
 from contextlib import ExitStack
 
 import pytest
@@ -225,8 +224,8 @@ def test_a_first_datagram_too_long_for_the_way_on() -> None:
 def test_forward_udp() -> None:
     """`portway forward LISTEN TO --udp` is one rule for datagrams, with no file."""
     with Answering() as endpoint, Peer() as client:
-        command = [sys.executable, "-m", "appliance", "forward", "127.0.0.1:0", endpoint.to, "--udp"]
-        with Gateway.start("", command=command) as gateway:
+        verb = ("forward", "127.0.0.1:0", endpoint.to, "--udp")
+        with Gateway.start("", verb=verb) as gateway:
             (listening,) = gateway.events("listening")
             assert listening["protocol"] == "udp"
             assert asks(client, gateway.address(listening["rule"]))

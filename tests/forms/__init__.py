@@ -1,0 +1,1 @@
+"""The same tests on every form in which Portway is given away."""
