@@ -39,6 +39,8 @@ LAUNCHER: Final = """\
 # Starts Portway with the loader and the libraries of this folder, whatever the host has.
 here=$(dirname -- "$(readlink -f -- "$0")")
 app=$here/app
+# PyInstaller's bootloader need not start itself once more for a library path: it has one.
+export _PYI_ARCHIVE_FILE="$app/portway" _PYI_PARENT_PROCESS_LEVEL=-1
 exec "$here/lib/{loader}" --library-path "$app/_internal" --argv0 "$app/portway" "$app/portway" "$@"
 """
 

@@ -274,6 +274,10 @@ static int become(const char *folder, int lifeline, int count, char **words) {
     if (asprintf(&number, "%ld:%d", (long)getpid(), lifeline) > 0) {
         setenv("PORTWAY_UNPACKED", folder, 1);
         setenv("PORTWAY_LIFELINE", number, 1);
+        /* PyInstaller's bootloader would start itself once more, for an LD_LIBRARY_PATH that --library-path stands
+         * for: 8 ms, and impossible without /proc. So it is told that it has done so (pyi_main.c, 6.x). */
+        setenv("_PYI_ARCHIVE_FILE", program, 1);
+        setenv("_PYI_PARENT_PROCESS_LEVEL", "-1", 1);
         execv(loader, command);
     }
     why = strerror(errno);

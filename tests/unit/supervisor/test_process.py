@@ -1,5 +1,6 @@
 """What the gateway's process sees to first."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,8 +47,25 @@ def test_ports_are_counted_as_the_kernel_tells(
     """Both ends of ip_local_port_range belong to it."""
     told = tmp_path / "ip_local_port_range"
     told.write_text(text)
-    monkeypatch.setattr(process, "Path", lambda _: told)
+    monkeypatch.setattr(process, "LOCAL_PORTS", told)
     assert local_ports() == count
+
+
+def test_without_proc_the_usual_ports_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty chroot has no /proc."""
+    monkeypatch.setattr(process, "LOCAL_PORTS", tmp_path / "ip_local_port_range")
+    assert local_ports() == 28_232
+
+
+def test_without_a_null_device_closed_fds_are_opened_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty chroot has no /dev: what takes their place loses what is written, and keeps nobody waiting."""
+    monkeypatch.setattr(os, "devnull", "/nowhere/null")
+    fd = process._nowhere()
+    try:
+        with pytest.raises(OSError, match="not connected"):
+            os.write(fd, b"lost")
+    finally:
+        os.close(fd)
 
 
 def test_this_hosts_ports_are_counted() -> None:
