@@ -22,6 +22,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Final
 
@@ -129,6 +130,7 @@ def freeze_folder(environment: Path, loader: str, also: list[str]) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.move(made / "app", folder / "app")
+    _deflate(folder / "app" / "_internal" / "base_library.zip")
     (folder / "lib").mkdir()
     for library, source in _system_libraries(folder / "app").items():
         shutil.copyfile(source, folder / "app" / "_internal" / library)
@@ -138,6 +140,15 @@ def freeze_folder(environment: Path, loader: str, also: list[str]) -> Path:
         is_program = path.is_dir() or path.name in {"portway", loader}
         path.chmod(0o755 if is_program else 0o644)
     return folder
+
+
+def _deflate(archive: Path) -> None:
+    """Pack the modules that PyInstaller only stores: 0.6 MB of 1.0, for less than a millisecond at start."""
+    with zipfile.ZipFile(archive) as stored:
+        modules = {name: stored.read(name) for name in sorted(stored.namelist())}
+    with zipfile.ZipFile(archive, "w") as packed:
+        for name, code in modules.items():
+            packed.writestr(zipfile.ZipInfo(name), code, zipfile.ZIP_DEFLATED, 9)
 
 
 def _system_libraries(app: Path) -> dict[str, str]:
