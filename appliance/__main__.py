@@ -18,6 +18,7 @@ VERBS: Final = {
     "forward": "forward",
     "demo": "demo",
     "check": "check",
+    "status": "status",
     "schema": "schema",
 }
 """Each verb, and the module of `appliance.cli` that has it."""

@@ -50,7 +50,7 @@ def demo(ruleset: Path | None, *, once: bool) -> None:
         raise click.BadParameter(
             "give the name of a file: the gateway reads it once more", param_hint="RULESET"
         )
-    rules = read_ruleset(str(path))
+    rules, _ = read_ruleset(str(path))
     rule = _first_rule(rules)
     server = rule.to[0]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and on the way end the gateway

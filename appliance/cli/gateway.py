@@ -1,23 +1,35 @@
 """Starting a gateway from a ruleset: bind everything, then let the master run."""
 
+import hashlib
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from appliance.cli.problems import complain
 from appliance.net.sockets import peer_text
 from appliance.ruleset import Ruleset
+from appliance.supervisor.admin import admin_socket, refusal_hint, remove
 from appliance.supervisor.binding import Binder, Refusal, inherited_sockets
 from appliance.supervisor.master import Master
 from appliance.supervisor.process import open_standard_fds, raise_fd_limit
+from appliance.supervisor.status import RulesetStatus
 
 MOST_TOLD: Final = 10
 """How many refusals are printed: what keeps 60,000 ports from being bound is mostly one thing."""
 
 
-def serve(ruleset: Ruleset) -> int:
-    """Run a gateway until a signal ends it; the exit status is 1 when an address cannot be bound."""
+def ruleset_status(path: str, text: bytes, ruleset: Ruleset) -> RulesetStatus:
+    """Say which ruleset it is, for those who ask the gateway."""
+    return RulesetStatus(path, hashlib.sha256(text).hexdigest(), len(ruleset.rules))
+
+
+def serve(ruleset: Ruleset, origin: RulesetStatus, admin: str | None = None) -> int:
+    """Run a gateway until a signal ends it; the exit status is 1 when an address cannot be bound.
+
+    `origin` is which ruleset it is; `admin` the address of the admin socket where the ruleset names none.
+    """
     open_standard_fds()
     raise_fd_limit()
     workers = ruleset.gateway.workers or len(os.sched_getaffinity(0))
@@ -30,9 +42,28 @@ def serve(ruleset: Ruleset) -> int:
         for unused in binder.unused:
             complain(f"no rule listens on the inherited {_address(unused)}")
             unused.close()
-        return Master(ruleset, binder, workers).run()
+        with _admin_listener(ruleset.gateway.admin or admin) as listening:
+            return Master(ruleset, binder, workers, origin, listening).run()
     finally:
         binder.close()  # also when interrupted: a unix socket leaves no file behind
+
+
+@contextmanager
+def _admin_listener(address: str | None) -> Iterator[socket.socket | None]:
+    """Listen on the admin socket while the block runs, or end the program with status 1."""
+    if address is None:
+        yield None
+        return
+    try:
+        listening = admin_socket(address)
+    except OSError as error:
+        what = f"cannot listen on the admin socket {address}: {error.strerror or error}"
+        complain(what, refusal_hint(address, error))
+        raise SystemExit(1) from None
+    try:
+        yield listening
+    finally:
+        remove(listening)
 
 
 def tell(refused: Sequence[Refusal], hint: Callable[[Refusal], str | None] = lambda one: one.hint) -> None:

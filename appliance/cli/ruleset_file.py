@@ -26,16 +26,24 @@ _HINTS: Final = {
 
 def load(path: str) -> Ruleset | tuple[Problem, ...]:
     """Read the ruleset at `path`, or standard input for `-`; a file that cannot be read is a problem too."""
-    file = "<stdin>" if path == "-" else path or '""'
+    text = _text(path)
+    return (text,) if isinstance(text, Problem) else read(text, _name(path))
+
+
+def _name(path: str) -> str:
+    return "<stdin>" if path == "-" else path or '""'
+
+
+def _text(path: str) -> bytes | Problem:
     try:
         text = _bytes(path)
     except OSError as error:
         what = f"cannot be read: {error.strerror or error}"
-        return (Problem(Place(file), "", what, _HINTS.get(type(error))),)
+        return Problem(Place(_name(path)), "", what, _HINTS.get(type(error)))
     if len(text) > LARGEST:
         hint = "is this the ruleset?"
-        return (Problem(Place(file), "", f"is larger than {LARGEST // 1024**2} MiB", hint),)
-    return read(text, file)
+        return Problem(Place(_name(path)), "", f"is larger than {LARGEST // 1024**2} MiB", hint)
+    return text
 
 
 def _bytes(path: str) -> bytes:
@@ -49,10 +57,12 @@ def _bytes(path: str) -> bytes:
         return stream.read(LARGEST + 1)
 
 
-def read_ruleset(path: str) -> Ruleset:
-    """Give the ruleset at `path`, or print its problems and end the program with status 2."""
-    ruleset = load(path)
-    if isinstance(ruleset, Ruleset):
-        return ruleset
+def read_ruleset(path: str) -> tuple[Ruleset, bytes]:
+    """Give the ruleset at `path` and its text, or print its problems and end the program with status 2."""
+    text = _text(path)
+    ruleset = (text,) if isinstance(text, Problem) else read(text, _name(path))
+    if isinstance(ruleset, Ruleset) and isinstance(text, bytes):
+        return ruleset, text
+    assert isinstance(ruleset, tuple)
     report(ruleset)
     raise SystemExit(WRONG_INPUT)

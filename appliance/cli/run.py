@@ -2,15 +2,18 @@
 
 import click
 
-from appliance.cli.gateway import serve
+from appliance.cli.admin_option import admin_option
+from appliance.cli.gateway import ruleset_status, serve
 from appliance.cli.ruleset_file import read_ruleset
 
 
 @click.command(short_help="Forward as a ruleset says, until a signal ends it.")
 @click.argument("ruleset")
-def run(ruleset: str) -> None:
+@admin_option("Where `portway status` may ask, if RULESET names no [gateway] admin: a path, or @.")
+def run(ruleset: str, admin: str | None) -> None:
     """Forward as RULESET says, in the foreground, until SIGTERM or Ctrl-C.
 
     The log goes to stdout: JSON lines, or lines for people where stdout is a terminal.
     """
-    raise SystemExit(serve(read_ruleset(ruleset)))
+    rules, text = read_ruleset(ruleset)
+    raise SystemExit(serve(rules, ruleset_status(ruleset, text, rules), admin))

@@ -10,9 +10,11 @@ since splice(2) looks at nothing else.
 
 import errno
 import socket
+import stat
 import struct
 from dataclasses import dataclass
 from enum import Enum, auto
+from pathlib import Path
 from socket import SocketType
 from typing import Final
 
@@ -116,6 +118,20 @@ def prepare_listener(listener: socket.socket) -> None:
     if listener.family != socket.AF_UNIX:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         keep_alive(listener)
+
+
+def remove_stale(path: Path) -> None:
+    """Take away the file of a unix socket that nobody listens on any more; anything else stays."""
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)  # a listener whose backlog is full would keep us waiting
+            probe.connect(str(path))
+    except ConnectionRefusedError:
+        path.unlink()
+    except OSError:
+        return
 
 
 def keep_alive(connection: Socket) -> None:

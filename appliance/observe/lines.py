@@ -59,6 +59,11 @@ def make_times(pattern: str, zone: tzinfo | None) -> Times:
     return times
 
 
+def utc_times() -> Times:
+    """Make the function that writes a time in RFC 3339, UTC, with milliseconds."""
+    return make_times("%Y-%m-%dT%H:%M:%S.{ms}Z", UTC)
+
+
 def stamp_event(clock: Clock, times: Times) -> Processor:
     """Make the processor that gives an event its level and time."""
 
@@ -91,7 +96,7 @@ def stamp_sessions(clock: Clock, times: Times) -> Processor:
 
 def json_form(clock: Clock) -> Form:
     """Make the form of the log as programs read it: one JSON object a line."""
-    times = make_times("%Y-%m-%dT%H:%M:%S.{ms}Z", UTC)
+    times = utc_times()
     return Form(
         sessions=(stamp_sessions(clock, times), sessions_to_json),
         event=(stamp_event(clock, times), format_exc_info, event_to_json),

@@ -25,6 +25,7 @@ from appliance.values import (
     parse_duration,
     parse_size,
 )
+from appliance.values.admin import ABSTRACT, DEFAULT_ADMIN, parse_admin
 
 A = TypeVar("A", ListenAddress, TargetAddress)
 
@@ -91,6 +92,19 @@ class BufferSize(Size):
     largest = 1 << 30
 
 
+class AdminAddress(str):
+    """Where the admin socket is: an absolute path, or `@`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def read(cls, raw: object) -> Self:
+        """Take a TOML value, or raise Misread."""
+        if not isinstance(raw, str):
+            raise Misread(f"wants a path in quotes, found {found(raw)}", f'write "{DEFAULT_ADMIN}"')
+        return cls(parse_admin(raw))
+
+
 class ListenAddresses(tuple[ListenAddress, ...]):
     """An address to listen on, or a list of them."""
 
@@ -144,7 +158,7 @@ def _whole(kind: type[A], raw: object) -> Iterator[A]:
         yield address
 
 
-CUSTOM: Final = (Duration, BufferSize, ListenAddresses, TargetAddresses)
+CUSTOM: Final = (Duration, BufferSize, AdminAddress, ListenAddresses, TargetAddresses)
 
 
 def decode_custom(kind: type, raw: object) -> object:
@@ -173,6 +187,22 @@ DrainTimeout = Annotated[
         description="How long live sessions may go on after the gateway was told to stop; then they are cut.",
         examples=["30s"],
         extra={"wants": "a duration", "aka": ("grace_period", "shutdown_timeout", "stop_timeout")},
+    ),
+]
+Admin = Annotated[
+    AdminAddress,
+    Meta(
+        description=(
+            "The unix socket that `portway status` asks: a path, for the user and group the gateway runs as; "
+            'or "@", an abstract address of this mount namespace, for the user alone and root, for '
+            "containers that have no writable path."
+        ),
+        examples=[DEFAULT_ADMIN, ABSTRACT],
+        extra={
+            "wants": 'an absolute path of at most 107 bytes, or "@"',
+            "otherwise": "none, unless `portway run --admin` names one",
+            "aka": ("admin_socket", "api", "control", "socket", "stats"),
+        },
     ),
 ]
 ConnectTimeout = Annotated[
@@ -333,6 +363,7 @@ class GatewayTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     workers: Workers = "auto"
     drain_timeout: DrainTimeout = field(default_factory=partial(Duration, 30))
+    admin: Admin | UnsetType = UNSET
 
 
 class DefaultsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -28,7 +28,8 @@ _LINK_LOCAL: Final = "[Ff][Ee][89ABab][0-9A-Fa-f]:"
 _ZONE: Final = "%[A-Za-z0-9_.-]{1,15}"
 _LABEL: Final = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NUMERIC_LABEL: Final = "(?:[0-9]+|0[Xx][0-9A-Fa-f]*)"
-_UNIX: Final = rf"unix:/(?:[^\x00]{{0,{MAX_UNIX_PATH - 2}}}[^\x00/])"
+_PATH: Final = rf"/[^\x00]{{0,{MAX_UNIX_PATH - 2}}}[^\x00/]"
+_UNIX: Final = f"unix:{_PATH}"
 
 
 def _ipv6() -> str:
@@ -59,6 +60,7 @@ def _whole(pattern: str) -> str:
 
 LISTEN: Final = _whole(f"(?:{_IPV4}|{_BRACKETED})?:(?:0|{_PORTS})|{_UNIX}")
 TARGET: Final = _whole(rf"(?:(?!0\.0\.0\.0:){_IPV4}|(?!\[[0:.]+\]){_BRACKETED}|{_NAME}):{_PORTS}|{_UNIX}")
+ADMIN: Final = _whole(f"@|{_PATH}")
 DURATION: Final = _whole(
     "(?=.*[1-9])" + "".join(f"(?:(?:0|[1-9][0-9]{{0,10}}){unit})?" for unit in ("d", "h", "m", "s", "ms"))
 )

@@ -54,7 +54,11 @@ def _problems(source: Source, findings: list[Finding]) -> tuple[Problem, ...]:
 
 def _complete(file: File) -> Ruleset:
     workers, drain_timeout = file.gateway.workers, float(file.gateway.drain_timeout)
-    gateway = Gateway(workers=None if workers == "auto" else workers, drain_timeout=drain_timeout)
+    gateway = Gateway(
+        workers=None if workers == "auto" else workers,
+        drain_timeout=drain_timeout,
+        admin=None if file.gateway.admin is UNSET else str(file.gateway.admin),
+    )
     return Ruleset(gateway=gateway, rules=tuple(_rule(rule, file.defaults) for rule in file.rule))
 
 

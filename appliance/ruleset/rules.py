@@ -35,11 +35,13 @@ class Protocol(StrEnum):
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     """What holds for the gateway as a whole.
 
-    `workers` is None for one per core. `drain_timeout` is in seconds.
+    `workers` is None for one per core. `drain_timeout` is in seconds. `admin` is the admin socket's path, or
+    `@` (`values.admin`); None where the file names none.
     """
 
     workers: int | None
     drain_timeout: float
+    admin: str | None
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):

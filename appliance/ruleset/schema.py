@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 
 from appliance.ruleset.keys import HEADERS, keys_of
-from appliance.ruleset.model import BufferSize, Duration, File, ListenAddresses, TargetAddresses
-from appliance.ruleset.patterns import DURATION, LISTEN, SIZE, TARGET
+from appliance.ruleset.model import AdminAddress, BufferSize, Duration, File, ListenAddresses, TargetAddresses
+from appliance.ruleset.patterns import ADMIN, DURATION, LISTEN, SIZE, TARGET
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -16,6 +16,7 @@ _NOTATIONS: Final = MappingProxyType(
     {
         "Duration": ("A time with its units: d, h, m, s, ms.", DURATION),
         "Size": ("A size with its unit: B, kB, MB, GB, or KiB, MiB, GiB for powers of 1024.", SIZE),
+        "AdminAddress": ("A unix socket's path, or @.", ADMIN),
         "ListenAddress": ("An address to listen on.", LISTEN),
         "TargetAddress": ("An address to dial.", TARGET),
     }
@@ -24,6 +25,7 @@ _NAMES: Final[Mapping[type, str]] = MappingProxyType(
     {
         Duration: "Duration",
         BufferSize: "Size",
+        AdminAddress: "AdminAddress",
         ListenAddresses: "ListenAddress",
         TargetAddresses: "TargetAddress",
     }

@@ -14,7 +14,6 @@ So each address is first bound without it, which fails where anybody listens, an
 import errno
 import os
 import socket
-import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,7 +21,14 @@ from pathlib import Path
 from typing import Final
 
 from appliance.net.datagram_sockets import datagram_socket, prepare_datagrams, receive_buffer_of
-from appliance.net.sockets import Endpoint, endpoint_of, listening_socket, peer_text, prepare_listener
+from appliance.net.sockets import (
+    Endpoint,
+    endpoint_of,
+    listening_socket,
+    peer_text,
+    prepare_listener,
+    remove_stale,
+)
 from appliance.ruleset import Protocol, Rule, Ruleset
 from appliance.values import ListenAddress
 
@@ -217,7 +223,7 @@ class Binder:
     def _bind_unix(self, rule: Rule, address: ListenAddress) -> None:
         outside = self._take_inherited(rule, Protocol.TCP, address)
         if outside is None:
-            _remove_stale(Path(address.path))
+            remove_stale(Path(address.path))
             sockets = (listening_socket(endpoint_of(address), reuse_port=False),)
         else:
             sockets = (outside,)
@@ -292,20 +298,6 @@ def _one(address: ListenAddress, offset: int) -> ListenAddress:
         return address
     port = address.first_port + offset
     return replace(address, first_port=port, last_port=port)
-
-
-def _remove_stale(path: Path) -> None:
-    """Take away the file of a unix socket that nobody listens on any more; anything else stays."""
-    try:
-        if not stat.S_ISSOCK(path.stat().st_mode):
-            return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.setblocking(False)  # a listener whose backlog is full would keep us waiting
-            probe.connect(str(path))
-    except ConnectionRefusedError:
-        path.unlink()
-    except OSError:
-        return
 
 
 def inherited_sockets() -> list[socket.socket]:

@@ -16,7 +16,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, NoReturn
 
@@ -26,10 +25,14 @@ from appliance.observe.log import make_log
 from appliance.observe.names import Event
 from appliance.policy.tally import tally_bytes
 from appliance.ruleset import Ruleset
+from appliance.supervisor.admin import Admin
 from appliance.supervisor.binding import Binder
+from appliance.supervisor.census import Census
 from appliance.supervisor.journal import Journal
 from appliance.supervisor.notify import notify
-from appliance.supervisor.orders import Cut, Drain, Line, Order, Ready, line_pair
+from appliance.supervisor.orders import Cut, Drain, Line, Load, Order, Ready, line_pair
+from appliance.supervisor.place import Place
+from appliance.supervisor.status import RulesetStatus, State
 from appliance.supervisor.worker import Worker
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -53,25 +56,18 @@ bounded by the host's ephemeral ports (`supervisor.limits`)."""
 STDOUT: Final = 1
 
 
-@dataclass(slots=True)
-class Place:
-    """One of the N workers: who holds the place, and how often it was lost."""
-
-    index: int
-    pid: int = 0
-    line: Line | None = None
-    started: float = 0.0
-    pause: float = 0.0
-    is_ready: bool = False
-    sessions_max: int = 0
-    flows_max: int = 0
-
-
 class Master:
     """The gateway's first process."""
 
-    def __init__(self, ruleset: Ruleset, binder: Binder, workers: int) -> None:
-        """`binder` has bound every address of the ruleset for `workers` workers."""
+    def __init__(
+        self,
+        ruleset: Ruleset,
+        binder: Binder,
+        workers: int,
+        origin: RulesetStatus,
+        admin: socket.socket | None = None,
+    ) -> None:
+        """`binder` has bound every address of the ruleset for `workers` workers, `admin` listens."""
         self._ruleset = ruleset
         self._binder = binder
         self._places = [Place(index) for index in range(workers)]
@@ -79,6 +75,9 @@ class Master:
         self._log = make_log(STDOUT)
         self._reactor = Reactor(self._report_fault)
         self._journal = Journal(self._reactor, self._log)
+        self._census = Census(self._reactor, self._places, binder.bound, origin, self._state)
+        verbs = {"status": self._census.status}
+        self._admin = None if admin is None else Admin(self._reactor, admin, verbs)
         self._stops = 0
         self._is_announced = False
 
@@ -236,6 +235,8 @@ class Master:
             for other in self._places:
                 if other.line is not None:
                     other.line.close()
+            if self._admin is not None:
+                self._admin.abandon()
             self._reactor.abandon()
             for bound in self._binder.bound:
                 mine = bound.socket_for(place.index)
@@ -262,11 +263,17 @@ class Master:
             os._exit(status)
 
     def _replied(self, place: Place, message: object) -> None:
-        """A worker has reported that it is ready, or has hung up."""
+        """A worker has reported that it is ready or how it is, or has hung up."""
         if message is None:
             if place.line is not None:
                 self._reactor.forget(place.line.fileno(), place.line.close)
                 place.line = None
+                place.is_ready = place.is_asked = False
+                place.sessions = place.flows = 0
+                self._census.lost(place)
+            return
+        if isinstance(message, Load):
+            self._census.heard(place, message)
             return
         assert isinstance(message, Ready)
         place.is_ready = True
@@ -284,6 +291,11 @@ class Master:
             )
             self._journal.flush()
             notify("READY=1")
+
+    def _state(self) -> State:
+        if self._stops:
+            return State.DRAINING
+        return State.READY if self._is_announced else State.STARTING
 
     def _reap(self) -> None:
         """Take the status of every child that has ended."""

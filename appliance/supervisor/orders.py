@@ -21,6 +21,17 @@ class Cut(msgspec.Struct, tag="cut", frozen=True):
     """Master to worker: end every session now."""
 
 
+class Ask(msgspec.Struct, tag="ask", frozen=True):
+    """Master to worker: say how many there are. The answer also shows that the worker's loop turns."""
+
+
+class Load(msgspec.Struct, tag="load", frozen=True):
+    """Worker to master, asked: who is here at this moment."""
+
+    sessions: int
+    flows: int
+
+
 class Ready(msgspec.Struct, tag="ready", frozen=True):
     """Worker to master: every listener accepts."""
 
@@ -30,8 +41,8 @@ class Ready(msgspec.Struct, tag="ready", frozen=True):
     """How many UDP flows; 0 where no rule carries UDP."""
 
 
-Order = Drain | Cut
-Message = Drain | Cut | Ready
+Order = Drain | Cut | Ask
+Message = Drain | Cut | Ask | Load | Ready
 
 _DECODER = msgspec.json.Decoder(Message)
 _LARGEST = 65536

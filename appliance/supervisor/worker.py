@@ -31,7 +31,7 @@ from appliance.ruleset import Protocol, Rule
 from appliance.supervisor.binding import Bound
 from appliance.supervisor.journal import Journal
 from appliance.supervisor.limits import limits
-from appliance.supervisor.orders import Cut, Drain, Line, Ready
+from appliance.supervisor.orders import Ask, Cut, Drain, Line, Load, Ready
 from appliance.supervisor.process import local_ports
 from appliance.supervisor.records import flow_record, session_record
 
@@ -164,7 +164,9 @@ class Worker:
             case None:
                 self.reactor.forget(self._line.fileno(), self._line.close)
                 self.drain(self._drain_timeout)
-            case Ready():
+            case Ask():
+                self._line.say(Load(len(self.sessions.live), self.flows.count))
+            case Load() | Ready():
                 pass
 
     def drain(self, within: float) -> None:

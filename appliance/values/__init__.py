@@ -4,10 +4,11 @@ Every parser here takes text and gives a value, or raises `Misread`, which says 
 write instead. The canonical text of a value reads back as the same value.
 """
 
-from appliance.values.address import MAX_PORT, MAX_UNIX_PATH, Address, ListenAddress, TargetAddress
+from appliance.values.address import MAX_PORT, Address, ListenAddress, TargetAddress
 from appliance.values.duration import format_duration, parse_duration
 from appliance.values.misread import Misread
 from appliance.values.size import MAX_SIZE, format_size, parse_size
+from appliance.values.unix_path import MAX_UNIX_PATH
 
 __all__ = [
     "MAX_PORT",

@@ -7,10 +7,9 @@ from typing import Final, Self
 from appliance.problem import quoted
 from appliance.values.host import host_name, ipv4, ipv6, numeric
 from appliance.values.misread import Misread
+from appliance.values.unix_path import unix_path
 
 MAX_PORT: Final = 65535
-MAX_UNIX_PATH: Final = 107
-"""Bytes of a unix socket's path: `sun_path` of sockaddr_un has 108, one is the closing NUL (unix(7))."""
 
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)")
 _BRACKETED: Final = re.compile(r"\[(?P<host>[^\[\]]*)\](?::(?P<ports>.*))?", re.DOTALL)
@@ -124,27 +123,7 @@ class TargetAddress(Address):
 
 
 def _unix_path(text: str) -> str:
-    path = text.removeprefix("unix:")
-    if not path.startswith("/"):
-        raise Misread(
-            f"{quoted(text)} is not an absolute path", 'write the whole path, such as "unix:/run/app.sock"'
-        )
-    if "\0" in path:
-        raise Misread(f"{quoted(text)} has a NUL character", "a path ends at its first NUL; take it out")
-    if path.endswith("/"):
-        raise Misread(
-            f"{quoted(text)} names a directory", "name the socket in it, such as unix:/run/app.sock"
-        )
-    try:
-        size = len(path.encode())
-    except UnicodeEncodeError:
-        raise Misread(f"{quoted(text)} is not UTF-8 text", "give the socket a name in UTF-8") from None
-    if size > MAX_UNIX_PATH:
-        raise Misread(
-            f"{quoted(text)} is {size} bytes long: the kernel takes {MAX_UNIX_PATH}",
-            "put the socket in a shorter path, such as /run/app.sock",
-        )
-    return re.sub("/+", "/", path)
+    return unix_path(text, text.removeprefix("unix:"), example="unix:/run/app.sock")
 
 
 def _split(text: str, example: str) -> tuple[str, str]:

@@ -28,7 +28,11 @@ def model(case: Path) -> str:
     """Give the ruleset of a case as JSON, addresses as their canonical text."""
     ruleset = read(case.read_bytes(), case.name)
     assert isinstance(ruleset, Ruleset)
-    gateway = {"workers": ruleset.gateway.workers, "drain_timeout": ruleset.gateway.drain_timeout}
+    gateway = {
+        "workers": ruleset.gateway.workers,
+        "drain_timeout": ruleset.gateway.drain_timeout,
+        "admin": ruleset.gateway.admin,
+    }
     rules = [
         {
             "name": rule.name,

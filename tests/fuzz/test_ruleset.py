@@ -32,6 +32,7 @@ SEED = """\
 [gateway]
 workers = 4 # cores
 drain_timeout = "30s"
+admin = "/run/portway/admin.sock"
 
 [defaults]
 idle_timeout = "1h"
@@ -200,12 +201,13 @@ optional = {
     "max_flows_per_client": counts,
     "receive_buffer": mostly(st.sampled_from(["4KiB", "512kB", "4MiB", "1GiB"]), written.sizes()),
 }
-unknown = {"zzz": anything, "admin": st.just("x")}
+unknown = {"zzz": anything, "admim": st.just("x")}
 gateway = st.fixed_dictionaries(
     {},
     optional={
         "workers": mostly(st.just("auto") | st.integers(1, 256), st.integers(-1, 300)),
         "drain_timeout": durations,
+        "admin": mostly(st.sampled_from(["@", "/a", "/run/portway/admin.sock"]), written.admins()),
     },
 )
 rules = st.fixed_dictionaries(

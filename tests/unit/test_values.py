@@ -17,6 +17,7 @@ from appliance.values import (
     parse_duration,
     parse_size,
 )
+from appliance.values.admin import DEFAULT_ADMIN, parse_admin
 from tests.unit.ruleset import written
 
 MS_OF_YEAR = 365 * 86_400_000
@@ -213,6 +214,45 @@ def test_a_range_maps_by_offset() -> None:
         one = TargetAddress.parse(text)
         assert one.at(0) is one
         assert one.at(7) is one
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("@", "@"),
+        ("/run/portway/admin.sock", "/run/portway/admin.sock"),
+        ("//run//a", "/run/a"),
+        ("/" + "x" * 106, "/" + "x" * 106),
+    ],
+)
+def test_an_admin_address_reads(text: str, address: str) -> None:
+    """A path, with single slashes, or @."""
+    assert parse_admin(text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "hint"),
+    [
+        ("", "not an absolute path", '"@"'),
+        ("admin.sock", "not an absolute path", DEFAULT_ADMIN),
+        ("127.0.0.1:9000", "not an absolute path", "unix socket"),
+        ("@portway", "abstract", '"@" alone'),
+        ("unix:/run/a", "more than a path", 'write "/run/a"'),
+        ("unix:", "more than a path", DEFAULT_ADMIN),
+        ("/run/", "directory", DEFAULT_ADMIN),
+        ("/a\0b", "NUL", "take it out"),
+        ("/" + "x" * 107, "108 bytes long: the kernel takes 107", DEFAULT_ADMIN),
+        ("/" + "é" * 54, "109 bytes long", DEFAULT_ADMIN),
+        ("/\udcff", "not UTF-8", "UTF-8"),
+    ],
+)
+def test_a_wrong_admin_address_is_explained(text: str, what: str, hint: str) -> None:
+    """The message quotes what was written, and the hint says what to write."""
+    with pytest.raises(Misread) as misread:
+        parse_admin(text)
+    assert misread.value.what.startswith('"')
+    assert what in misread.value.what
+    assert hint in str(misread.value.hint)
 
 
 @pytest.mark.parametrize(

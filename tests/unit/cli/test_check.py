@@ -134,7 +134,9 @@ def test_the_largest_file_is_still_read(edge: Path) -> None:
 def test_other_verbs_read_it_the_same_way(edge: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """read_ruleset gives the ruleset, or prints the problems and ends the program with status 2."""
     edge.write_text(GOOD, encoding="utf-8")
-    assert isinstance(read_ruleset("edge.toml"), Ruleset)
+    ruleset, text = read_ruleset("edge.toml")
+    assert isinstance(ruleset, Ruleset)
+    assert text == Path("edge.toml").read_bytes()
     edge.write_text(BAD, encoding="utf-8")
     with pytest.raises(SystemExit) as end:
         read_ruleset("edge.toml")

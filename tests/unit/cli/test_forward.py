@@ -92,7 +92,7 @@ def test_udp_is_asked_for(
 ) -> None:
     """--udp makes it a rule for UDP, before or after the addresses; without it the rule is for TCP."""
     served: list[Ruleset] = []
-    monkeypatch.setattr("appliance.cli.forward.serve", served.append)
+    monkeypatch.setattr("appliance.cli.forward.serve", lambda ruleset, *_: served.append(ruleset))
     for words in ((*arguments, ":53", "10.0.0.2:53"), (":53", "10.0.0.2:53", *arguments)):
         assert CliRunner().invoke(main, ["forward", *words]).exit_code == 0
     assert [[rule.protocol for rule in ruleset.rules] for ruleset in served] == [[protocol]] * 2

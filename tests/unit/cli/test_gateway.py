@@ -11,6 +11,9 @@ from appliance.cli import gateway
 from appliance.cli.gateway import MOST_TOLD, serve, tell
 from appliance.ruleset import Ruleset, read
 from appliance.supervisor.binding import Refusal
+from appliance.supervisor.status import RulesetStatus
+
+ORIGIN = RulesetStatus("edge.toml", "", 1)
 
 
 class Stopped:
@@ -60,7 +63,7 @@ def test_an_inherited_socket_that_no_rule_wants_is_told_by_its_address(
     six.bind(str(tmp_path / "s"))
     monkeypatch.setattr(gateway, "inherited_sockets", lambda: [four, six])
     port = four.getsockname()[1]
-    assert serve(rules("127.0.0.1:0")) == 0
+    assert serve(rules("127.0.0.1:0"), ORIGIN) == 0
     assert capsys.readouterr().err == (
         f"portway: no rule listens on the inherited 127.0.0.1:{port}\n"
         f"portway: no rule listens on the inherited unix:{tmp_path}/s\n"
@@ -73,14 +76,14 @@ def test_an_interrupt_leaves_no_socket_file(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "web.sock"
     monkeypatch.setattr(Stopped, "end", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        serve(rules(f"unix:{path}"))
+        serve(rules(f"unix:{path}"), ORIGIN)
     assert not path.exists()
 
 
 def test_a_refusal_is_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     """Status 1, and the hint for it."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert serve(rules(f"127.0.0.1:{taken.getsockname()[1]}")) == 1
+        assert serve(rules(f"127.0.0.1:{taken.getsockname()[1]}"), ORIGIN) == 1
     said = capsys.readouterr().err
     assert os.strerror(errno.EADDRINUSE) in said
     assert "hint: " in said

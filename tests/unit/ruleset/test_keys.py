@@ -34,6 +34,7 @@ def test_defaults_are_told_once() -> None:
     assert {key.name: key.default for key in keys_of(GatewayTable).values()} == {
         "workers": "auto",
         "drain_timeout": "30s",
+        "admin": None,
     }
     assert {key.default for key in keys_of(RuleTable).values()} == {None}
     assert [key.name for key in keys_of(RuleTable).values() if key.is_required] == ["name", "listen", "to"]

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.ruleset.model import BufferSize
-from appliance.ruleset.patterns import DIFFERENCES, DURATION, LISTEN, SIZE, TARGET
+from appliance.ruleset.patterns import ADMIN, DIFFERENCES, DURATION, LISTEN, SIZE, TARGET
 from appliance.values import ListenAddress, Misread, TargetAddress, parse_duration, parse_size
+from appliance.values.admin import parse_admin
 from tests.unit.ruleset import written
 
 TALLIED = (
@@ -23,6 +24,7 @@ Parser = Callable[[str], object]
 NOTATIONS: dict[str, tuple[str, Parser, st.SearchStrategy[str]]] = {
     "listen": (LISTEN, ListenAddress.parse, written.addresses()),
     "target": (TARGET, TargetAddress.parse, written.addresses()),
+    "admin": (ADMIN, parse_admin, written.admins()),
     "duration": (DURATION, parse_duration, written.durations()),
     "size": (SIZE, parse_size, written.sizes()),
     "buffer": (SIZE, BufferSize.read, written.sizes()),
@@ -75,7 +77,8 @@ def test_a_difference_is_one(pattern: str, parse: Parser, text: str, tallied: st
 
 
 @pytest.mark.parametrize(
-    ("pattern", "text"), [(LISTEN, ":80"), (TARGET, "a:80"), (DURATION, "5s"), (SIZE, "4MiB")]
+    ("pattern", "text"),
+    [(LISTEN, ":80"), (ADMIN, "@"), (TARGET, "a:80"), (DURATION, "5s"), (SIZE, "4MiB")],
 )
 def test_a_pattern_is_the_whole_text(pattern: str, text: str) -> None:
     """Nothing may stand before or after what a pattern takes, a line end neither."""

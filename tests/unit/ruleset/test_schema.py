@@ -19,7 +19,7 @@ def test_it_is_a_schema() -> None:
     Draft202012Validator.check_schema(schema)
     definitions = schema["$defs"]
     assert isinstance(definitions, dict)
-    for name in ("Duration", "Size", "ListenAddress", "TargetAddress"):
+    for name in ("Duration", "Size", "AdminAddress", "ListenAddress", "TargetAddress"):
         re.compile(definitions[name]["pattern"])
 
 
@@ -47,6 +47,10 @@ def test_an_editor_can_explain_every_key() -> None:
         ({"rule": [RULE]}, True),
         ({"rule": [{**RULE, "listen": [":80", "unix:/a"], "protocol": "tcp", "idle_timeout": "1h"}]}, True),
         ({"gateway": {"workers": 256, "drain_timeout": "1s"}, "defaults": {}, "rule": [RULE]}, True),
+        ({"gateway": {"admin": "/run/portway/admin.sock"}, "rule": [RULE]}, True),
+        ({"gateway": {"admin": "@"}, "rule": [RULE]}, True),
+        ({"gateway": {"admin": "@portway"}, "rule": [RULE]}, False),
+        ({"gateway": {"admin": "admin.sock"}, "rule": [RULE]}, False),
         ({}, False),
         ({"rule": []}, False),
         ({"rule": RULE}, False),

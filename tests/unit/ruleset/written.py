@@ -59,6 +59,13 @@ def unix() -> st.SearchStrategy[str]:
     return path.map("unix:{}".format)
 
 
+def admins() -> st.SearchStrategy[str]:
+    """Give addresses of an admin socket, right and nearly right."""
+    path = unix().map(lambda text: text.removeprefix("unix:"))
+    whole = path | st.sampled_from(["@", "@portway", "/run/portway/admin.sock"])
+    return whole | nearly(whole) | unix() | st.text(max_size=8)
+
+
 def addresses() -> st.SearchStrategy[str]:
     """Give addresses of every kind, right and nearly right."""
     host = ipv4() | ipv6().map("[{}]".format) | names() | st.sampled_from(["", "localhost", "*"])

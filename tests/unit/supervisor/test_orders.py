@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.supervisor.orders import Cut, Drain, Line, Message, Ready, line_pair
+from appliance.supervisor.orders import Ask, Cut, Drain, Line, Load, Message, Ready, line_pair
 
 messages = st.one_of(
     st.builds(Drain, within=st.floats(0, 1e9)),
     st.just(Cut()),
+    st.just(Ask()),
+    st.builds(Load, sessions=st.integers(0, 2**31), flows=st.integers(0, 2**31)),
     st.builds(Ready, sessions_max=st.integers(0, 2**31), flows_max=st.integers(0, 2**31)),
 )
 

@@ -1,0 +1,127 @@
+"""`portway status`: what a running gateway says of itself.
+
+Container health checks run this every few seconds, so what is imported counts: see the tests.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+import click
+import msgspec
+
+from appliance.cli.admin_option import admin_option
+from appliance.problem import printable
+from appliance.supervisor.admin_wire import PATIENCE, ask
+from appliance.supervisor.status import Failure, ListenerStatus, Status, WorkerState, WorkerStatus
+from appliance.values.admin import DEFAULT_ADMIN
+
+_REQUEST: Final = b'{"verb":"status"}'
+_RUNNING: Final = "does it run, with [gateway] admin in its ruleset, or with --admin?"
+_OTHER: Final = "something else listens there, or another version of Portway"
+
+
+class _NoAnswerError(Exception):
+    """A gateway could not be asked: why, and what to do about it."""
+
+    def __init__(self, what: str, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+
+@click.command(short_help="Say how a running gateway is.")
+@admin_option(f"The gateway's admin socket: a path, or @. [default: {DEFAULT_ADMIN}]")
+@click.option("--healthy", is_flag=True, help="Say nothing but why it is not healthy; exit with 0 if it is.")
+@click.option("--json", "wants_json", is_flag=True, help="Print what the gateway replied.")
+@click.pass_context
+def status(ctx: click.Context, admin: str | None, *, healthy: bool, wants_json: bool) -> None:
+    """Say how a running gateway is: its ruleset, listeners and workers.
+
+    Healthy is a gateway whose listeners are all bound, whose workers all accept clients and answer, and that
+    does not drain. Exits with 1 when no gateway answers, and with --healthy when it is not healthy.
+    """
+    try:
+        line, told = _ask(admin or DEFAULT_ADMIN)
+    except _NoAnswerError as failed:
+        _complain(f"not healthy: {failed.what}" if healthy else failed.what, failed.hint)
+        ctx.exit(1)
+    if wants_json:
+        click.echo(msgspec.json.format(line))
+    elif not healthy:
+        for shown in _screen(told):
+            click.echo(printable(shown))
+    if healthy and told.trouble:
+        _complain(f"not healthy: {told.trouble}")
+        ctx.exit(1)
+
+
+def _ask(address: str) -> tuple[bytes, Status]:
+    """Give the reply, as it came and decoded. Raises _NoAnswerError."""
+    try:
+        line = ask(address, _REQUEST)
+        if error := msgspec.json.decode(line, type=Failure).error:
+            raise _NoAnswerError(f"the gateway at {address} refuses: {error}")
+        return line, msgspec.json.decode(line, type=Status)
+    except TimeoutError:
+        what, hint = f"the gateway at {address} did not answer within {PATIENCE:.0f} s", "is it stopped?"
+    except PermissionError:
+        what = f"this user may not ask the gateway at {address}"
+        hint = "the gateway's user and group may, and root: see ls -l"
+    except (FileNotFoundError, ConnectionRefusedError):
+        what, hint = f"no gateway listens at {address}", _RUNNING
+    except OSError as error:
+        what, hint = f"cannot ask the gateway at {address}: {error.strerror or error}", _RUNNING
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        what, hint = f"what answers at {address} is no gateway of this version", _OTHER
+    raise _NoAnswerError(what, hint)
+
+
+def _complain(what: str, hint: str | None = None) -> None:
+    """Do as `cli.problems.complain`, which would take 8 ms to import."""
+    click.echo(printable(f"portway: {what}"), err=True)
+    if hint:
+        click.echo(printable(f"  hint: {hint}"), err=True)
+
+
+def _screen(told: Status) -> Iterator[str]:
+    ruleset = told.ruleset
+    rules = "rule" if ruleset.rules == 1 else "rules"
+    yield f"portway {told.version}, pid {told.pid}: {told.state}, up {_days(told.up)}, since {told.started}"
+    yield f"ruleset {ruleset.path}: {ruleset.rules} {rules}, sha256 {ruleset.sha256}"
+    if told.trouble:
+        yield f"not healthy: {told.trouble}"
+    yield ""
+    yield from _columns([_listener(listener) for listener in told.listeners])
+    yield ""
+    yield from _columns([_worker(worker) for worker in told.workers])
+
+
+def _listener(listener: ListenerStatus) -> tuple[str, ...]:
+    return listener.rule, listener.protocol, listener.address, "" if listener.bound else "not bound"
+
+
+def _worker(worker: WorkerStatus) -> tuple[str, ...]:
+    counts = [
+        f"{count} of {most} {what}"
+        for count, most, what in (
+            (worker.sessions, worker.sessions_max, "sessions"),
+            (worker.flows, worker.flows_max, "flows"),
+        )
+        if most and worker.state is WorkerState.READY
+    ]
+    pid = f"pid {worker.pid}" if worker.pid else ""
+    return f"worker {worker.index}", pid, worker.state, ", ".join(counts)
+
+
+def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _days(seconds: float) -> str:
+    """Write a time as people read it: 3d 04:05:06."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    return (f"{days}d " if days else "") + f"{hour:02d}:{minute:02d}:{second:02d}"
