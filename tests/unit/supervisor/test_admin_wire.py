@@ -48,7 +48,7 @@ def test_a_reply_may_come_before_the_request(tmp_path: Path) -> None:
 
         def __add__(self, other: Any) -> bytes:
             server.join()
-            return bytes(self) + other
+            return bytes(self) + bytes(other)
 
     def serve() -> None:
         peer, _ = listening.accept()
