@@ -29,9 +29,10 @@ from appliance.supervisor.admin import Admin
 from appliance.supervisor.binding import Binder
 from appliance.supervisor.census import Census
 from appliance.supervisor.journal import Journal
-from appliance.supervisor.notify import notify
+from appliance.supervisor.notify import ALIVE, notify, watchdog_pause
 from appliance.supervisor.orders import Cut, Drain, Line, Load, Order, Ready, line_pair
 from appliance.supervisor.place import Place
+from appliance.supervisor.repeated import Repeated
 from appliance.supervisor.status import RulesetStatus, State
 from appliance.supervisor.worker import Worker
 
@@ -103,6 +104,7 @@ class Master:
                     granted=granted,
                 )
         self._journal.flush()
+        self._watch_over()
         for place in self._places:
             self._fill(place)
         try:
@@ -115,6 +117,12 @@ class Master:
         self._log.info(Event.STOPPED)
         self._journal.close()
         return 0
+
+    def _watch_over(self) -> None:
+        """Tell a service manager that wants to hear it that this loop turns, from now on."""
+        if (pause := watchdog_pause()) is not None:
+            notify(ALIVE)
+            Repeated(self._reactor, pause, partial(notify, ALIVE))
 
     def _watch_signals(self) -> None:
         """Turn signals into events: a handler alone is not seen before epoll_wait ends (PEP 475)."""

@@ -6,6 +6,9 @@ lines nothing but their own upkeep.
 
 import os
 import socket
+from typing import Final
+
+ALIVE: Final = "WATCHDOG=1"
 
 
 def notify(state: str) -> None:
@@ -20,3 +23,15 @@ def notify(state: str) -> None:
             datagrams.sendto(state.encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, address)
         except OSError:
             return
+
+
+def watchdog_pause() -> float | None:
+    """Say every how many seconds to send ALIVE, half of what the manager allows (sd_watchdog_enabled(3)).
+
+    None where it does not ask for that, or asks another process: the variables are inherited.
+    """
+    allowed, meant_for = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+    is_meant = meant_for in {"", str(os.getpid())}
+    if not (is_meant and allowed.isascii() and allowed.isdecimal() and int(allowed)):
+        return None
+    return int(allowed) / 1e6 / 2

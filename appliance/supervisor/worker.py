@@ -6,7 +6,7 @@ to it: what it has accepted it serves.
 
 import resource
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from appliance.net.contact import DatagramUpstream
@@ -34,6 +34,7 @@ from appliance.supervisor.limits import limits
 from appliance.supervisor.orders import Ask, Cut, Drain, Line, Load, Ready
 from appliance.supervisor.process import local_ports
 from appliance.supervisor.records import flow_record, session_record
+from appliance.supervisor.repeated import Repeated
 
 LOOK_AT_DROPS: Final = 10.0
 """Seconds between two looks at what the kernel dropped at UDP listeners."""
@@ -142,7 +143,7 @@ class Worker:
         """Serve until drained."""
         self._line.say(Ready(self.limits.sessions, self.limits.flows))
         if self.datagram_listeners:
-            _Repeated(self.reactor, LOOK_AT_DROPS, self._report_drops)
+            Repeated(self.reactor, LOOK_AT_DROPS, self._report_drops)
         self.reactor.run()
         self._report_drops()
         for receiver in self.datagram_listeners:
@@ -180,7 +181,7 @@ class Worker:
             receiver.drain()
         self.reactor.arm(self.reactor.now + within, self)
         if self.flows.count:
-            _Repeated(self.reactor, LOOK_FOR_QUIET, self._cut_quiet)
+            Repeated(self.reactor, LOOK_FOR_QUIET, self._cut_quiet)
         self._end_when_empty()
 
     def cut(self) -> None:
@@ -281,23 +282,3 @@ class Worker:
 
 def _upstream_key(rule: Rule, offset: int) -> tuple[str, int]:
     return rule.name, offset if any(to.port_count > 1 for to in rule.to) else 0
-
-
-class _Repeated:
-    """A task that is done every so many seconds, for good."""
-
-    __slots__ = ("_pause", "_reactor", "_task")
-
-    def __init__(self, reactor: Reactor, pause: float, task: Callable[[], None]) -> None:
-        self._reactor = reactor
-        self._pause = pause
-        self._task = task
-        reactor.arm(reactor.now + pause, self)
-
-    def on_deadline(self, now: float) -> None:
-        """Do it, and again later."""
-        self._reactor.arm(now + self._pause, self)
-        self._task()
-
-    def on_fault(self) -> None:
-        """Nothing ends."""

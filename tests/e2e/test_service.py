@@ -2,14 +2,16 @@
 
 import fcntl
 import os
+import signal
 import socket
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.e2e import needs
-from tests.e2e.gateway import PATIENCE, Gateway, rule, ruleset
+from tests.e2e.gateway import PATIENCE, Gateway, rule, ruleset, state, wait_for
 from tests.e2e.peers import Echo, Endpoint, assert_idle, connect, echoes
 
 ENVIRONMENT = 'export LISTEN_PID=$$ LISTEN_FDS={count}; exec "$0" "$@"'
@@ -119,3 +121,61 @@ def test_the_service_manager_is_told(tmp_path: Path, *, abstract: bool) -> None:
                 assert echoes(client)
             gateway.stop()
             assert b"STOPPING=1" in manager.recv(4096)
+
+
+@contextmanager
+def manager(folder: Path) -> Iterator[socket.socket]:
+    """A service manager, as far as it is told things."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(f"{folder}/notify")
+        told.settimeout(PATIENCE)
+        yield told
+
+
+MEANT_FOR_US = ("bash", "-c", 'export WATCHDOG_PID=$$; exec "$0" "$@"')
+
+
+@pytest.mark.parametrize("wrap", [(), MEANT_FOR_US], ids=["no-pid", "our-pid"])
+def test_the_watchdog_hears_of_the_master(tmp_path: Path, wrap: tuple[str, ...]) -> None:
+    """With WATCHDOG_USEC set it is told again and again, not while the master is stopped, and then again."""
+    with manager(tmp_path) as told:
+        env = {"NOTIFY_SOCKET": f"{tmp_path}/notify", "WATCHDOG_USEC": "400000"}
+        with Gateway.start(ruleset(rule("way", 9)), env=env, wrap=wrap) as gateway:
+            assert {told.recv(100) for _ in range(6)} == {b"WATCHDOG=1", b"READY=1"}
+            gateway.process.send_signal(signal.SIGSTOP)
+            wait_for("it is stopped", lambda: state(gateway.process.pid) == "T")
+            told.settimeout(0.0)
+            with suppress(BlockingIOError):
+                while told.recv(100):
+                    pass
+            told.settimeout(1.2)
+            with pytest.raises(TimeoutError):
+                told.recv(100)
+            told.settimeout(PATIENCE)
+            gateway.process.send_signal(signal.SIGCONT)
+            assert [told.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+
+
+def test_the_watchdog_goes_on_while_it_drains(tmp_path: Path) -> None:
+    """A drain that takes longer than the watchdog allows is no reason to kill the gateway."""
+    with manager(tmp_path) as told, Echo() as echo:
+        env = {"NOTIFY_SOCKET": f"{tmp_path}/notify", "WATCHDOG_USEC": "400000"}
+        with (
+            Gateway.start(ruleset(rule("way", echo.port)), env=env) as gateway,
+            connect(gateway.address("way")) as client,
+        ):
+            assert echoes(client)
+            gateway.process.send_signal(signal.SIGTERM)
+            while told.recv(100) != b"STOPPING=1":
+                pass
+            assert [told.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+            assert echoes(client)
+
+
+def test_a_watchdog_of_another_process(tmp_path: Path) -> None:
+    """WATCHDOG_PID of a parent's environment is not ours: nothing but READY and STOPPING is told."""
+    with manager(tmp_path) as told:
+        env = {"NOTIFY_SOCKET": f"{tmp_path}/notify", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"}
+        with Gateway.start(ruleset(rule("way", 9)), env=env) as gateway:
+            gateway.stop()
+        assert [told.recv(100) for _ in range(2)] == [b"READY=1", b"STOPPING=1"]

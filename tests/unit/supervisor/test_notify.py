@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.supervisor.notify import notify
+from appliance.supervisor.notify import notify, watchdog_pause
 
 
 @contextmanager
@@ -74,3 +74,32 @@ def test_a_manager_that_does_not_read_is_not_waited_for(
         for _ in range(2000):  # far beyond net.unix.max_dgram_qlen
             notify("READY=1")
         assert datagrams.recv(100) == b"READY=1"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "meant_for", "pause"),
+    [
+        ("30000000", None, 15.0),
+        ("30000000", "", 15.0),
+        ("30000000", "ours", 15.0),
+        ("3000", "ours", 0.0015),
+        ("30000000", "1", None),
+        ("30000000", "nonsense", None),
+        (None, "ours", None),
+        ("", "ours", None),
+        ("0", None, None),
+        ("-5", None, None),
+        ("30s", None, None),
+        ("\u0663", None, None),
+    ],
+)
+def test_half_of_what_the_manager_allows(
+    monkeypatch: pytest.MonkeyPatch, allowed: str | None, meant_for: str | None, pause: float | None
+) -> None:
+    """Where it asks this process for signs of life; what is no number of microseconds asks for none."""
+    for name, value in (("WATCHDOG_USEC", allowed), ("WATCHDOG_PID", meant_for)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, str(os.getpid()) if value == "ours" else value)
+    assert watchdog_pause() == pause
