@@ -182,8 +182,8 @@ class _Connection:
         self._stage = IN
         """What it waits for: IN the request, 0 the answer, OUT room for the reply; -1 when it ended."""
         self._since = reactor.now
-        self._slot = reactor.arm(reactor.now + PATIENCE, self)
         reactor.watch(peer.fileno(), IN, self)
+        self._slot = reactor.arm(reactor.now + PATIENCE, self)
 
     def on_event(self, events: int) -> None:
         """Read or write on; or the peer has gone."""

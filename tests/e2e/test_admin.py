@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from appliance.supervisor.admin_wire import LARGEST_REQUEST, admin_sockaddr
+from appliance.supervisor.admin_wire import LARGEST_REQUEST
 from tests.e2e import needs
 from tests.e2e.gateway import PATIENCE, Gateway, children, open_fds, rule, ruleset, wait_for
 from tests.e2e.peers import Echo, assert_idle, connect, echoes
+from tests.program import program
 
 STATUS = b'{"verb":"status"}\n'
-PORTWAY = [sys.executable, "-m", "appliance"]
 NOBODY = 65532
 """The user of the container."""
 
@@ -28,26 +28,66 @@ DROP = """
 import encodings.idna, os, sys
 from appliance.__main__ import main
 from appliance.cli import forward, status
-group, user, *arguments = sys.argv[1:]
+group, user, python, option, package, *arguments = sys.argv[1:]
 os.setgroups([])
 os.setresgid(*[int(group)] * 3)
 os.setresuid(*[int(user)] * 3)
 main(arguments, prog_name="portway")
 """
-"""Runs `portway` as another user, who need not be able to read this Python: all is imported before."""
+"""Before the words of `python -m appliance`: starts it as another user, who need not be able to read it."""
 
 
-def portway_as(user: int, group: int) -> list[str]:
-    """Give the command `portway` as a user and group."""
-    return [sys.executable, "-c", DROP, str(group), str(user)]
+def as_user(user: int, group: int) -> tuple[str, ...]:
+    """Give what starts `python -m appliance` as a user and group."""
+    return (sys.executable, "-c", DROP, str(group), str(user))
+
+
+class Home:
+    """The mount namespace of these tests, so that two runs on one machine have not the same `@`."""
+
+    pid = os.getpid()
+    wrap: tuple[str, ...] = ()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home() -> Iterator[None]:
+    """Make it, where this user may: what holds it open is a process that waits for its input to end."""
+    if not _can_unshare():
+        yield
+        return
+    holder = subprocess.Popen(["unshare", "-m", "cat"], stdin=subprocess.PIPE)
+    try:
+        Home.pid, Home.wrap = holder.pid, inside(holder.pid)
+        ours = _mount_namespace(os.getpid())
+        wait_for("a mount namespace", lambda: _mount_namespace(holder.pid) != ours)
+        yield
+    finally:
+        Home.pid, Home.wrap = os.getpid(), ()
+        holder.communicate()
+
+
+def inside(pid: int) -> tuple[str, ...]:
+    """Give what starts a program in the mount namespace of a process."""
+    return ("nsenter", "-t", str(pid), "-m")
+
+
+def _can_unshare() -> bool:
+    return subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
+
+
+def _mount_namespace(pid: int) -> str:
+    return str(Path(f"/proc/{pid}/ns/mnt").readlink())
 
 
 def status(
-    *arguments: str, portway: list[str] = PORTWAY, env: dict[str, str] | None = None
+    *arguments: str,
+    wrap: tuple[str, ...] | None = None,
+    env: dict[str, str] | None = None,
+    form: str | None = None,
 ) -> "subprocess.CompletedProcess[str]":
     """Run `portway status`."""
     return subprocess.run(
-        [*portway, "status", *arguments],
+        [*(Home.wrap if wrap is None else wrap), *program(form), "status", *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -78,7 +118,8 @@ def asked(address: str, request: bytes = STATUS) -> Any:
 def opened(address: str) -> socket.socket:
     peer = socket.socket(socket.AF_UNIX)
     peer.settimeout(PATIENCE)
-    peer.connect(admin_sockaddr(address))
+    inode = _mount_namespace(Home.pid).removeprefix("mnt:[").removesuffix("]")
+    peer.connect(f"\0portway/{inode}" if address == "@" else address)
     return peer
 
 
@@ -92,10 +133,13 @@ def reply(peer: socket.socket) -> Any:
 
 
 @contextmanager
-def gateway(address: str, *rules: str, workers: int = 2, **more: Any) -> Iterator[Gateway]:
+def gateway(
+    address: str, *rules: str, workers: int = 2, wrap: tuple[str, ...] | None = None, **more: Any
+) -> Iterator[Gateway]:
     """Start a gateway whose ruleset names the admin socket."""
     text = ruleset(*(rules or (rule("way", 9),)), workers=workers)
-    with Gateway.start(text.replace("[gateway]\n", f'[gateway]\nadmin = "{address}"\n'), **more) as made:
+    text = text.replace("[gateway]\n", f'[gateway]\nadmin = "{address}"\n')
+    with Gateway.start(text, wrap=Home.wrap if wrap is None else wrap, **more) as made:
         yield made
 
 
@@ -142,9 +186,11 @@ def test_status_tells_how_it_is(address: str) -> None:
 def test_the_option_and_the_variable(path: str) -> None:
     """`run --admin` and PORTWAY_ADMIN make a socket, `status` takes the same; what the ruleset names wins."""
     own, env = f"{path}.own", {"PORTWAY_ADMIN": path}
-    for more in ({"env": env}, {"command": [*PORTWAY, "forward", "127.0.0.1:0", "a:1", "--admin", path]}):
-        with Gateway.start(ruleset(rule("way", 9)), **more):
-            assert status("--healthy", env=env).returncode == 0
+    forward = ("forward", "127.0.0.1:0", "a:1", "--admin", path)
+    with Gateway.start("", verb=forward):
+        assert status("--healthy", env=env).returncode == 0
+    with Gateway.start(ruleset(rule("way", 9)), env=env):
+        assert status("--healthy", env=env).returncode == 0
     with gateway(own, env=env):
         assert is_healthy(own)
         assert not is_healthy(path)
@@ -207,15 +253,15 @@ def test_a_gateway_that_drains(address: str) -> None:
         assert not is_healthy(address)
 
 
-def test_a_gateway_that_is_stopped(address: str) -> None:
+def test_a_gateway_that_is_stopped(path: str) -> None:
     """A master that does not answer is told as that, after some seconds and not for ever."""
-    with gateway(address) as running:
+    with gateway(path) as running:
         running.process.send_signal(signal.SIGSTOP)
-        child = status("--admin", address, "--healthy")
+        child = status("--admin", path, "--healthy")
         running.process.send_signal(signal.SIGCONT)
         assert child.returncode == 1
         assert "did not answer within 5 s" in child.stderr
-        assert is_healthy(address)
+        assert is_healthy(path)
 
 
 @pytest.mark.parametrize(
@@ -245,11 +291,11 @@ def test_garbage(path: str, request_: bytes) -> None:
         wait_for("nothing left open", lambda: open_fds(running.process.pid) == before)
 
 
-def test_half_a_request_is_in_nobodys_way(address: str) -> None:
+def test_half_a_request_is_in_nobodys_way(path: str) -> None:
     """While it is held open others are answered, the master is idle, and after 5 s it is told to go."""
-    with gateway(address) as running, opened(address) as half:
+    with gateway(path) as running, opened(path) as half:
         half.sendall(STATUS[:9])
-        assert is_healthy(address)
+        assert is_healthy(path)
         assert_idle(running.process.pid)
         assert "no request within 5 s" in reply(half)["error"]
 
@@ -311,12 +357,12 @@ def test_who_may_ask(tmp_path: Path) -> None:
     path = f"{tmp_path}/admin.sock"
     with gateway(path, umask=0):
         assert stat.S_IMODE(Path(path).stat().st_mode) == 0o660
-        child = status("--admin", path, "--healthy", portway=portway_as(NOBODY, NOBODY))
+        child = status("--admin", path, "--healthy", wrap=as_user(NOBODY, NOBODY), form="source")
         assert child.returncode == 1
         assert child.stderr.startswith(f"portway: not healthy: this user may not ask the gateway at {path}\n")
-        assert status("--admin", path, portway=portway_as(NOBODY, os.getegid())).returncode == 0
+        assert status("--admin", path, wrap=as_user(NOBODY, os.getegid()), form="source").returncode == 0
     with gateway("@"):
-        child = status("--admin", "@", portway=portway_as(NOBODY, os.getegid()))
+        child = status("--admin", "@", wrap=(*Home.wrap, *as_user(NOBODY, os.getegid())), form="source")
         assert child.returncode == 1
         assert f"only user {os.geteuid()}, whose gateway it is, and root may ask" in child.stderr
 
@@ -326,14 +372,14 @@ def test_as_the_container_runs_it() -> None:
     needs.root()
     if not _can_unshare():
         needs.lack("this test must be able to make a mount namespace")
-    alone = ["unshare", "-m", "sh", "-c", 'mount -o remount,bind,ro / && exec "$0" "$@"']
-    serve = ["forward", "127.0.0.1:0", "127.0.0.1:9", "--admin", "@"]
-    with Gateway.start("", command=[*alone, *portway_as(NOBODY, NOBODY), *serve]) as running:
+    alone = ("unshare", "-m", "sh", "-c", 'mount -o remount,bind,ro / && exec "$0" "$@"')
+    serve = ("forward", "127.0.0.1:0", "127.0.0.1:9", "--admin", "@")
+    nobody = as_user(NOBODY, NOBODY)
+    with Gateway.start("", wrap=(*alone, *nobody), verb=serve, form="source") as running:
         pid = running.process.pid
         assert f"Uid:\t{NOBODY}\t{NOBODY}\t" in Path(f"/proc/{pid}/status").read_text()
-        inside = ["nsenter", "-t", str(pid), "-m"]
-        for portway in (portway_as(NOBODY, NOBODY), PORTWAY):
-            child = status("--admin", "@", "--healthy", portway=[*inside, *portway])
+        for user in (nobody, ()):
+            child = status("--admin", "@", "--healthy", wrap=(*inside(pid), *user), form="source")
             assert (child.returncode, child.stderr) == (0, "")
         assert not is_healthy("@"), "in this mount namespace there is none"
 
@@ -345,22 +391,21 @@ def test_one_for_each_mount_namespace() -> None:
         needs.lack("this test must be able to make a mount namespace")
     with gateway("@") as one, gateway("@", wrap=("unshare", "-m")) as other:
         assert told("@")["pid"] == one.process.pid
-        inside = ["nsenter", "-t", str(other.process.pid), "-m", *PORTWAY]
-        there = status("--admin", "@", "--json", portway=inside)
+        there = status("--admin", "@", "--json", wrap=inside(other.process.pid))
         assert json.loads(there.stdout)["pid"] == other.process.pid
         second = refused(one.folder / "rules.toml")
         assert "cannot listen on the admin socket @: Address already in use" in second
         assert "another gateway in this mount namespace has it" in second
 
 
-def _can_unshare() -> bool:
-    return subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
-
-
 def refused(rules: Path) -> str:
     """Run a gateway that cannot start; give what it says."""
     child = subprocess.run(
-        [*PORTWAY, "run", str(rules)], capture_output=True, text=True, check=False, timeout=PATIENCE
+        [*Home.wrap, *program(), "run", str(rules)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
     assert (child.returncode, child.stdout) == (1, "")
     assert "Traceback" not in child.stderr

@@ -16,10 +16,11 @@ import pytest
 
 from appliance.supervisor import admin
 from appliance.supervisor.admin import GRACE, MODE, MOST, Admin, Answer, admin_socket, refusal_hint, remove
-from appliance.supervisor.admin_wire import LARGEST_REQUEST, PATIENCE, admin_sockaddr
+from appliance.supervisor.admin_wire import LARGEST_REQUEST, PATIENCE
 from tests.unit.net.loop import Loop, loop, open_fds
 
 ECHO = b'{"verb":"echo","said":"hello"}'
+ABSTRACT = f"\0portway-test/{os.getpid()}"
 LATE = b'{"verb":"late"}'
 
 
@@ -40,7 +41,7 @@ class Served:
 
     def connect(self, request: bytes = b"") -> socket.socket:
         peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        peer.connect(admin_sockaddr(self.address))
+        peer.connect(ABSTRACT if self.address == "@" else self.address)
         peer.setblocking(False)
         peer.sendall(request)
         return peer
@@ -94,6 +95,16 @@ def served(address: str) -> Iterator[Served]:
         finally:
             remove(listening)
             serving.abandon()
+
+
+@pytest.fixture(autouse=True)
+def abstract_names_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep two runs of these tests on one machine apart, which share a mount namespace."""
+    monkeypatch.setattr(
+        admin,
+        "admin_sockaddr",
+        lambda address: ABSTRACT if address == "@" else address,
+    )
 
 
 @pytest.fixture
