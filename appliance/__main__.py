@@ -20,6 +20,8 @@ VERBS: Final = {
     "check": "check",
     "status": "status",
     "schema": "schema",
+    "install": "install",
+    "uninstall": "uninstall",
 }
 """Each verb, and the module of `appliance.cli` that has it."""
 

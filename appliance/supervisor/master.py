@@ -159,7 +159,8 @@ class Master:
             self._kill_after(GRACE)
             return
         within = self._ruleset.gateway.drain_timeout
-        notify("STOPPING=1")
+        # The service manager must not cut what drain_timeout allows; its own patience counts from here.
+        notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round((within + 2 * GRACE) * 1e6)}")
         self._log.info(Event.DRAINING, signal=why.name, deadline_ms=within * 1000)
         self._journal.flush()
         # Close here first: a worker takes who is in the queue, then closes the last copy.

@@ -109,7 +109,7 @@ def test_fds_meant_for_another_process() -> None:
 
 @pytest.mark.parametrize("abstract", [False, True])
 def test_the_service_manager_is_told(tmp_path: Path, *, abstract: bool) -> None:
-    """NOTIFY_SOCKET gets READY=1 once clients are served, and STOPPING=1 when the drain begins."""
+    """NOTIFY_SOCKET gets READY=1 once clients are served, STOPPING=1 and the longest drain when it begins."""
     name = f"\0portway-test-{os.getpid()}" if abstract else f"{tmp_path}/notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, Echo() as echo:
         manager.bind(name)
@@ -120,7 +120,7 @@ def test_the_service_manager_is_told(tmp_path: Path, *, abstract: bool) -> None:
             with connect(gateway.address("way")) as client:
                 assert echoes(client)
             gateway.stop()
-            assert b"STOPPING=1" in manager.recv(4096)
+            assert manager.recv(4096) == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=9000000"
 
 
 @contextmanager
@@ -166,7 +166,7 @@ def test_the_watchdog_goes_on_while_it_drains(tmp_path: Path) -> None:
         ):
             assert echoes(client)
             gateway.process.send_signal(signal.SIGTERM)
-            while told.recv(100) != b"STOPPING=1":
+            while b"STOPPING=1" not in told.recv(100):
                 pass
             assert [told.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
             assert echoes(client)
@@ -178,4 +178,4 @@ def test_a_watchdog_of_another_process(tmp_path: Path) -> None:
         env = {"NOTIFY_SOCKET": f"{tmp_path}/notify", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"}
         with Gateway.start(ruleset(rule("way", 9)), env=env) as gateway:
             gateway.stop()
-        assert [told.recv(100) for _ in range(2)] == [b"READY=1", b"STOPPING=1"]
+        assert [told.recv(100).partition(b"\n")[0] for _ in range(2)] == [b"READY=1", b"STOPPING=1"]

@@ -1,0 +1,67 @@
+"""A new program takes over the service; one that is not healthy in time gives it back."""
+
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from appliance.host import service
+from appliance.host.apply import undo
+from appliance.host.commands import CommandError
+from appliance.host.layout import ADMIN, CURRENT, UNIT, Root
+from appliance.host.plan import Change, Kind
+
+_LOOK: Final = 0.25
+"""Seconds between two looks whether it is healthy."""
+
+
+class UnhealthyError(Exception):
+    """The service did not become healthy: the text says how it came out."""
+
+
+def admin_of(rules: Path) -> str:
+    """Give the admin address that a ruleset, which has been checked, names; or the unit's."""
+    try:
+        gateway = tomllib.loads(rules.read_text(encoding="utf-8-sig")).get("gateway", {})
+    except (OSError, ValueError):
+        return str(ADMIN)
+    return str(gateway.get("admin", ADMIN))
+
+
+def roll_out(done: list[Change], root: Root, admin: str, within: float, say: Callable[[str], None]) -> None:
+    """Restart the service on what is installed now; go back where it is not healthy in time.
+
+    `done` are the changes that led here. Raises UnhealthyError, CommandError, OSError.
+    """
+    trouble = _trouble(admin, within)
+    if not trouble:
+        return
+    if not any(map(_replaces, done)):
+        raise UnhealthyError(f"{trouble}; there is nothing earlier to go back to. See journalctl -u portway")
+    say(f"{trouble}; going back to what there was")
+    for change in reversed(done):
+        undo(change, root)
+    service.reload_units()
+    if still := _trouble(admin, within):
+        raise UnhealthyError(f"{trouble}; what there was is back, and is not healthy either: {still}")
+    raise UnhealthyError(f"{trouble}; what there was is back, and healthy")
+
+
+def _replaces(change: Change) -> bool:
+    """Say whether there was another program, or another unit, before."""
+    return change.path in {CURRENT, UNIT} and change.before.kind is not Kind.NOTHING
+
+
+def _trouble(admin: str, within: float) -> str:
+    """Restart the service and wait until it is healthy; say what is wrong when the time is over."""
+    deadline = time.monotonic() + within
+    try:
+        service.restart(within)
+    except CommandError as error:
+        return f"the service does not start: {error}"
+    while trouble := service.unhealthy(admin):
+        if time.monotonic() > deadline:
+            return f"not healthy within {within:g} s: {trouble}"
+        time.sleep(_LOOK)
+    return ""
