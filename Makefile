@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check test test-image bench binary reference lock clean
+.PHONY: help setup run demo check test test-image bench binary vm reference lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ bench: $(VENV)/dev.done ## Portway beside nginx, HAProxy and socat on this machi
 binary: ## The frozen program: dist/portway, one file; dist/portway-*.tar.gz, a folder
 	build/setup-tools
 	$(FREEZE_PYTHON) build/freeze.py
+
+vm: binary ## The disk image of the VM: dist/portway.raw and .qcow2
+	image/vm/setup-tools
+	$(FREEZE_PYTHON) -m image.vm.build
 
 reference: $(VENV)/dev.done ## Write docs/ruleset.md and docs/log.md anew from the model
 	$(BIN)/python -m appliance.ruleset.reference > docs/ruleset.md

@@ -1,0 +1,1 @@
+"""PID 1 of the VM, and the slots of its disk."""

@@ -1,0 +1,1 @@
+"""Builds the disk image of the VM: `python -m image.vm.build`."""

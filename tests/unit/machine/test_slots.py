@@ -1,0 +1,76 @@
+"""The slots of the machine's disk, and which version is wanted."""
+
+from dataclasses import replace
+
+import pytest
+
+from appliance.machine import grubenv, slots
+from appliance.machine.slots import HEADER, SECTOR, SLOTS, SPAN, Slot
+
+SLOT = Slot("1.2.0", 50000, "ab" * 32, "console=ttyS0 rdinit=/portway/app/portway -- machine")
+
+
+def _beginning(slot: Slot) -> bytes:
+    return bytes(HEADER.start) + slot.render() + bytes(4 * SECTOR)
+
+
+def test_a_slot_says_what_it_is() -> None:
+    """A slot's description comes back as it was written."""
+    assert Slot.parse(_beginning(SLOT)) == SLOT
+
+
+@pytest.mark.parametrize("sectors", [0, -1, SPAN + 1])
+def test_a_slot_of_a_wrong_size(sectors: int) -> None:
+    """A slot that would reach into what is not its own is none."""
+    with pytest.raises(ValueError, match="a slot of"):
+        Slot.parse(_beginning(replace(SLOT, sectors=sectors)))
+
+
+def test_no_slot() -> None:
+    """Sectors that hold something else are no slot."""
+    for beginning in (b"", bytes(4096), bytes(HEADER.start) + grubenv.render({"version": "1"})):
+        with pytest.raises(ValueError, match=r"environment block|names no"):
+            Slot.parse(beginning)
+
+
+def test_the_sum_leaves_the_description_out() -> None:
+    """The SHA-256 is of everything else: any other byte changes it."""
+    contents = bytes(16 * SECTOR)
+    described = contents[: HEADER.start] + SLOT.render() + contents[HEADER.stop :]
+    assert slots.digest(described) == slots.digest(contents)
+    assert slots.digest(described[:-1] + b"x") != slots.digest(contents)
+    assert slots.digest(b"x" + described[1:]) != slots.digest(contents)
+
+
+def test_a_partition_is_entered() -> None:
+    """An entry has its 16 bytes, and everything else of the boot sector stays."""
+    sector = bytes(range(256)) * 2
+    changed = slots.with_partition(sector, 3, 73728, 1000)
+    assert changed[446 + 32 : 446 + 48] == b"\x00\xfe\xff\xff\xef\xfe\xff\xff" + bytes.fromhex(
+        "00200100e8030000"
+    )
+    assert changed[: 446 + 32] + changed[446 + 48 :] == sector[: 446 + 32] + sector[446 + 48 :]
+
+
+def test_room() -> None:
+    """Slot b needs a disk that is larger than the image; the sentence says how large."""
+    assert slots.misfit("b", SLOT, SLOTS["b"] + SLOT.sectors) == ""
+    assert "two slots need 68:" in slots.misfit("b", SLOT, SLOTS["b"])
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("0.1.0", "0.2.0"),
+        ("0.9.0", "0.10.0"),
+        ("1.2.0rc1", "1.2.0"),
+        ("1.2.0rc1", "1.2.0rc2"),
+        ("1.2.0", "2"),
+    ],
+)
+def test_the_newer_version_is_wanted(older: str, newer: str) -> None:
+    """A newer version is tried; an older one, the same, and the one that failed before are not."""
+    assert slots.wanted(newer, older, "")
+    assert not slots.wanted(older, newer, "")
+    assert not slots.wanted(newer, newer, "")
+    assert not slots.wanted(newer, older, refused=newer)
