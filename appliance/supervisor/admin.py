@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from appliance.net.reactor import HUP, IN, OUT, Reactor
+from appliance.net.reactor import IN, OUT, Reactor
 from appliance.net.sockets import STREAM, AcceptError, classify_accept, remove_stale
 from appliance.problem import quoted
 from appliance.supervisor.admin_wire import LARGEST_REQUEST, PATIENCE, admin_sockaddr
@@ -185,11 +185,11 @@ class _Connection:
         reactor.watch(peer.fileno(), IN, self)
         self._slot = reactor.arm(reactor.now + PATIENCE, self)
 
-    def on_event(self, events: int) -> None:
-        """Read or write on; or the peer has gone."""
+    def on_event(self, events: int) -> None:  # noqa: ARG002  the stage says what it is
+        """Read or write on; between the two it can only be that the peer has gone (EPOLLHUP)."""
         if self._stage == IN:
             self._read()
-        elif self._stage == OUT and not events & HUP:
+        elif self._stage == OUT:
             self._write()
         else:
             self.end()

@@ -221,15 +221,30 @@ def test_a_worker_that_is_stopped(address: str) -> None:
         wait_for("healthy again", lambda: is_healthy(address))
 
 
+def test_a_worker_that_was_silent_and_died(path: str) -> None:
+    """What it owed its successor does not owe: that one is asked, and answers."""
+    with gateway(path, workers=1) as running:
+        (stopped,) = running.workers
+        os.kill(stopped, signal.SIGSTOP)
+        assert asked(path)["workers"][0]["state"] == "silent"
+        os.kill(stopped, signal.SIGKILL)
+        wait_for("healthy again", lambda: is_healthy(path))
+        assert asked(path)["workers"][0]["pid"] == running.workers[0] != stopped
+
+
 def test_a_worker_that_keeps_dying(address: str) -> None:
-    """Its place is gone while it waits to be filled, then ready with the newcomer's pid."""
-    with gateway(address, workers=1) as running:
+    """Its place is gone, its sessions too, while it waits to be filled; then it has the newcomer's pid."""
+    with Echo() as echo, gateway(address, rule("way", echo.port), workers=1) as running:
         for number in range(5):
             wait_for("a worker", lambda: asked(address)["workers"][0]["ready"])
-            os.kill(asked(address)["workers"][0]["pid"], signal.SIGKILL)
-            running.await_event("worker_ended", number + 1)
+            with connect(running.address("way")) as client:
+                assert echoes(client)
+                (worker,) = asked(address)["workers"]
+                assert worker["sessions"] == 1
+                os.kill(worker["pid"], signal.SIGKILL)
+                running.await_event("worker_ended", number + 1)
         (worker,) = asked(address)["workers"]  # the next one comes after 0.8 s
-        assert (worker["state"], worker["pid"], worker["ready"]) == ("gone", 0, False)
+        assert (worker["state"], worker["pid"], worker["ready"], worker["sessions"]) == ("gone", 0, False, 0)
         assert not is_healthy(address)
         wait_for("healthy again", lambda: is_healthy(address))
         assert asked(address)["workers"][0]["pid"] == running.workers[0]

@@ -295,13 +295,14 @@ def test_without_fds_it_does_not_spin(path: str, monkeypatch: pytest.MonkeyPatch
 def test_a_peer_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """At an abstract address only the gateway's user and root are answered."""
     with served("@") as on:
-        for uid, is_let_in in ((0, True), (os.geteuid(), True), (65532, False)):
+        monkeypatch.setattr("appliance.supervisor.admin.os.geteuid", lambda: 1000)
+        for uid, is_let_in in ((0, True), (1000, True), (65532, False)):
             monkeypatch.setattr(admin, "_uid_of", lambda _, uid=uid: uid)
             with on.connect(ECHO + b"\n") as peer:
                 reply = on.reply(peer)
             assert (reply == {"said": "hello"}) is is_let_in
             assert (
-                f"only user {os.geteuid()}, whose gateway it is, and root may ask" in reply.get("error", "")
+                "only user 1000, whose gateway it is, and root may ask" in reply.get("error", "")
             ) is not is_let_in
 
 
@@ -358,6 +359,18 @@ def test_a_place_where_no_socket_can_be(tmp_path: Path) -> None:
             admin_socket(str(tmp_path / path))
         assert refusal_hint(path, refused.value)
     assert open_fds() == fds
+
+
+def test_a_copy_that_a_child_still_has(on: Served) -> None:
+    """A connection that ends while a worker is being forked is not watched on through the worker's copy."""
+    with on.connect() as peer:
+        on.loop.until(lambda: len(on.loop.reactor) == 2)
+        (connection,) = on.admin._open
+        with connection._peer.dup():
+            connection.end()
+            on.loop.turn()
+            peer.send(ECHO)
+            assert on.loop.reactor._epoll.poll(0) == []
 
 
 def test_a_child_lets_go(on: Served) -> None:
