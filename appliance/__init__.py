@@ -3,6 +3,7 @@
 The layers, top to bottom; each imports only from those below it:
 
     cli          one file per verb
+    machine      PID 1 of the VM image
     supervisor   the master, the workers, what they say to each other
     net          everything that owns a file descriptor
     policy       decides; `now` is an argument

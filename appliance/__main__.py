@@ -22,6 +22,7 @@ VERBS: Final = {
     "schema": "schema",
     "install": "install",
     "uninstall": "uninstall",
+    "machine": "machine",
 }
 """Each verb, and the module of `appliance.cli` that has it."""
 

@@ -1,1 +1,1 @@
-"""PID 1 of the VM, and the slots of its disk."""
+"""Portway as PID 1 of a virtual machine: what an init system does elsewhere, as far as a gateway needs it."""

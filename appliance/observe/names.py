@@ -182,6 +182,23 @@ class Field(StrEnum):
     )
     WANTED = "wanted", Kind.INTEGER, "bytes", "What the ruleset asks for."
     GRANTED = "granted", Kind.INTEGER, "bytes", "What the kernel gives."
+    INTERFACE = "interface", Kind.STRING, "", "The network interface."
+    ADDRESS = "address", Kind.STRING, "address/length", "The address, with its network's length."
+    SERVER = "server", Kind.STRING, "address or host name", "The server that said so."
+    LEASE_MS = (
+        "lease_ms",
+        Kind.NUMBER,
+        "milliseconds",
+        "How long the lease holds unless it is renewed. Left out when it holds for ever.",
+    )
+    OFFSET_MS = "offset_ms", Kind.NUMBER, "milliseconds", "How far the clock was behind the server's."
+    ACTION = (
+        "action",
+        Kind.STRING,
+        "",
+        "What is done: `off` or `reboot` (power), `step` (at once) or `slew` (gradually; the clock).",
+    )
+    UPTIME_MS = "uptime_ms", Kind.NUMBER, "milliseconds", "Since the kernel started."
     EXCEPTION = "exception", Kind.STRING, "lines", "The traceback."
     MESSAGE = "message", Kind.STRING, "", "What is the matter, in a sentence."
 
@@ -317,6 +334,62 @@ class Event(StrEnum):
         (Level.WARNING,),
         "A host name of the ruleset does not resolve.",
         (Field.NAME, Field.ERROR, Field.WORKER),
+    )
+    MACHINE_STARTED = (
+        "machine_started",
+        (Level.INFO,),
+        "The VM is set up and starts its gateway; `message` says whose rules it runs.",
+        (Field.VERSION, Field.UPTIME_MS, Field.MESSAGE),
+    )
+    ADDRESS_ADDED = (
+        "address_added",
+        (Level.INFO,),
+        "An interface of the VM has an address.",
+        (Field.INTERFACE, Field.ADDRESS),
+    )
+    ADDRESS_REMOVED = (
+        "address_removed",
+        (Level.INFO,),
+        "An interface of the VM has lost an address.",
+        (Field.INTERFACE, Field.ADDRESS),
+    )
+    LEASE_OBTAINED = (
+        "lease_obtained",
+        (Level.INFO,),
+        "A DHCP server grants the VM an address, or something new with it.",
+        (Field.INTERFACE, Field.ADDRESS, Field.SERVER),
+        (Field.LEASE_MS,),
+    )
+    LEASE_LOST = (
+        "lease_lost",
+        (Level.WARNING,),
+        "The DHCP server has taken the address back, or did not renew it in time.",
+        (Field.INTERFACE, Field.ADDRESS, Field.SERVER),
+    )
+    CLOCK_SET = (
+        "clock_set",
+        (Level.INFO,),
+        "The VM's clock is brought to the time of a server: the first time, and after steps and failures.",
+        (Field.SERVER, Field.OFFSET_MS, Field.ACTION),
+    )
+    GATEWAY_ENDED = (
+        "gateway_ended",
+        (Level.INFO, Level.ERROR),
+        "The VM's gateway is gone: asked to (info), or not (error), which restarts the VM.",
+        (Field.PID,),
+        (Field.EXIT_STATUS, Field.SIGNAL, Field.RESTART_MS),
+    )
+    RESTARTED_AFTER = (
+        "restarted_after",
+        (Level.WARNING,),
+        "Why the VM had to restart; more in crash.log on its PORTWAY partition.",
+        (Field.MESSAGE,),
+    )
+    POWER = (
+        "power",
+        (Level.INFO,),
+        "The VM is told to turn off or to reboot; `message` says by what.",
+        (Field.ACTION, Field.MESSAGE),
     )
     WARNING = (
         "warning",

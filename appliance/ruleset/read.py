@@ -30,11 +30,12 @@ def read(text: bytes, file: str) -> Ruleset | tuple[Problem, ...]:
     decoded = decode(document)
     findings = decoded.findings + check(decoded.rules)
     if findings or decoded.file is None:
-        return _problems(source, findings)
+        return problems(source, findings)
     return _complete(decoded.file)
 
 
-def _problems(source: Source, findings: list[Finding]) -> tuple[Problem, ...]:
+def problems(source: Source, findings: list[Finding]) -> tuple[Problem, ...]:
+    """Give findings their places in the text, sorted by them."""
     from appliance.ruleset.places import Places  # noqa: PLC0415 - tomlkit is needed only where there are problems
 
     places = Places(source)
