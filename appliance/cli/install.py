@@ -37,7 +37,7 @@ root_option = click.option(
     "root",
     metavar="DIR",
     default="/",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
     help="Take DIR for /: the root directory of an image.",
 )
 dry_option = click.option("--dry-run", is_flag=True, help="Say what would be changed, and change nothing.")
@@ -57,7 +57,7 @@ json_option = click.option("--json", "wants_json", is_flag=True, help="Print the
     "--from",
     "source",
     metavar="FOLDER",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
     help="Install this folder form instead of the program that is running.",
 )
 @root_option

@@ -26,29 +26,22 @@ def find(name: str) -> str | None:
     return shutil.which(name, path=environment(os.environ)["PATH"])
 
 
-def attempt(*command: str | Path, within: float | None = None) -> "subprocess.CompletedProcess[str]":
-    """Run a program and give what it said.
-
-    Raises OSError when it is not there, CommandError when it takes longer than `within` seconds.
-    """
-    try:
-        return subprocess.run(  # noqa: S603  the callers name it
-            [str(word) for word in command],
-            env=environment(os.environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=within,
-        )
-    except subprocess.TimeoutExpired:
-        raise CommandError(f"not done within {within:g} s") from None
+def attempt(*command: str | Path) -> "subprocess.CompletedProcess[str]":
+    """Run a program and give what it said. Raises OSError when it is not there."""
+    return subprocess.run(  # noqa: S603  the callers name it
+        [str(word) for word in command],
+        env=environment(os.environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
 
 
-def run(*command: str | Path, within: float | None = None) -> str:
-    """Run a program and give its stdout. Raises CommandError when it failed, or took too long."""
-    done = attempt(*command, within=within)
+def run(*command: str | Path) -> str:
+    """Run a program and give its stdout. Raises CommandError when it failed."""
+    done = attempt(*command)
     if done.returncode:
         said = (done.stderr or done.stdout).strip() or f"exit status {done.returncode}"
         raise CommandError(f"{Path(command[0]).name}: {said}")

@@ -8,7 +8,6 @@ from typing import Final
 
 from appliance.host import service
 from appliance.host.apply import undo
-from appliance.host.commands import CommandError
 from appliance.host.layout import ADMIN, CURRENT, UNIT, Root
 from appliance.host.plan import Change, Kind
 
@@ -54,14 +53,28 @@ def _replaces(change: Change) -> bool:
 
 
 def _trouble(admin: str, within: float) -> str:
-    """Restart the service and wait until it is healthy; say what is wrong when the time is over."""
+    """Restart the service and wait until it is healthy; say what is wrong when the time is over.
+
+    The time that the earlier process takes to drain does not count.
+    """
+    before = service.look().invocation
+    service.begin_restart()
     deadline = time.monotonic() + within
-    try:
-        service.restart(within)
-    except CommandError as error:
-        return f"the service does not start: {error}"
-    while trouble := service.unhealthy(admin):
+    while True:
+        seen = service.look()
+        if seen.state == "deactivating":
+            deadline = time.monotonic() + within
+        trouble = _trouble_now(seen, before, admin)
+        if not trouble:
+            return ""
         if time.monotonic() > deadline:
             return f"not healthy within {within:g} s: {trouble}"
         time.sleep(_LOOK)
-    return ""
+
+
+def _trouble_now(seen: service.Service, before: str, admin: str) -> str:
+    if seen.invocation == before:
+        return "systemd has not restarted it"
+    if not seen.is_active:
+        return f"the service does not start, it is {seen.state}"
+    return service.unhealthy(admin)

@@ -15,13 +15,24 @@ _SYSTEMD: Final = Path("/run/systemd/system")
 class Service:
     """What systemd knows of the service."""
 
-    is_active: bool
-    is_at_rest: bool
-    """It does not run, and does not try to."""
+    state: str
+    """active, activating, deactivating, inactive, failed, reloading."""
     needs_reload: bool
     """The unit's file is not the one that systemd has read."""
     program: str | None
     """The folder in /opt/portway that it runs from, where that can be seen."""
+    invocation: str
+    """Another one for each start."""
+
+    @property
+    def is_active(self) -> bool:
+        """Say whether it runs, and has said that it is ready."""
+        return self.state in {"active", "reloading"}
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Say whether it does not run, and does not try to."""
+        return self.state in {"inactive", "failed"}
 
 
 def has_systemd() -> bool:
@@ -31,15 +42,14 @@ def has_systemd() -> bool:
 
 def look() -> Service:
     """Ask systemd. Raises CommandError."""
-    wanted = ("ActiveState", "NeedDaemonReload", "MainPID")
+    wanted = ("ActiveState", "NeedDaemonReload", "MainPID", "InvocationID")
     said = run("systemctl", "show", SERVICE, *(f"--property={name}" for name in wanted))
-    values = dict(line.partition("=")[::2] for line in said.splitlines())
-    state = values.get("ActiveState")
+    values = {name: value for name, _, value in (line.partition("=") for line in said.splitlines())}
     return Service(
-        state in {"active", "reloading"},
-        state in {"inactive", "failed"},
+        values.get("ActiveState", ""),
         values.get("NeedDaemonReload") == "yes",
         _program(values.get("MainPID", "0")),
+        values.get("InvocationID", ""),
     )
 
 
@@ -56,10 +66,10 @@ def reload_units() -> None:
     run("systemctl", "daemon-reload")
 
 
-def restart(within: float) -> None:
-    """Start or restart the service, and wait until it is ready. Raises CommandError if it is late."""
+def begin_restart() -> None:
+    """Have systemd start or restart the service, without waiting for it. Raises CommandError."""
     attempt("systemctl", "reset-failed", SERVICE)  # tries are counted anew; it fails where none were made
-    run("systemctl", "restart", SERVICE, within=within)
+    run("systemctl", "restart", "--no-block", SERVICE)
 
 
 def stop() -> None:

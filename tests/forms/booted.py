@@ -35,7 +35,7 @@ cd "$base/root"
 mount -t proc proc proc
 mount -t sysfs sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
-for empty in run tmp dev; do mount -t tmpfs tmpfs $empty; done
+for empty in run tmp var/tmp dev; do mount -t tmpfs tmpfs $empty; done
 for node in null zero full random urandom tty; do
     touch dev/$node
     mount --bind /dev/$node dev/$node
