@@ -12,7 +12,6 @@ folder, and PORTWAY_LIFELINE, this process and the lifeline's descriptor, "PID:F
 import atexit
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -42,8 +41,7 @@ def command() -> list[str]:
     loader = next((place / "lib").glob("ld-linux-*"), None) if place else None
     if loader is None:  # an image whose loader is where the system's would be
         return [sys.executable]
-    libraries = Path(sys.executable).with_name("_internal")
-    return [str(loader), "--library-path", str(libraries), "--argv0", sys.executable, sys.executable]
+    return [str(loader), "--library-path", str(_libraries()), "--argv0", sys.executable, sys.executable]
 
 
 def lifeline() -> tuple[int, ...]:
@@ -56,13 +54,13 @@ def settle() -> None:
     """See to what is not as it is under a plain interpreter; before anything else is done."""
     if not is_frozen():
         return
-    # PyInstaller's, for its own libraries. The loader has read it; other programs must not.
+    # PyInstaller's, for its own libraries, where neither launcher nor single file started it. The loader has read
+    # it; other programs must not.
     before = os.environ.pop(f"{LIBRARY_PATH}_ORIG", None)
-    if before is None:
-        os.environ.pop(LIBRARY_PATH, None)
-    else:
+    if before is not None:
         os.environ[LIBRARY_PATH] = before
-    _name_process()
+    elif os.environ.get(LIBRARY_PATH) == str(_libraries()):
+        del os.environ[LIBRARY_PATH]
     owner, _, _ = os.environ.get(LIFELINE, "").partition(":")
     if owner == str(os.getpid()):
         # The first to be registered is the last to run. The sweeper would do it a moment after our end, or,
@@ -70,10 +68,8 @@ def settle() -> None:
         atexit.register(_remove, os.environ[UNPACKED], os.getpid())
 
 
-def _name_process() -> None:
-    """Be `portway` in ps and top, not the loader (proc(5), comm)."""
-    with suppress(OSError), Path("/proc/self/comm").open("w") as name:
-        name.write("portway")
+def _libraries() -> Path:
+    return Path(sys.executable).with_name("_internal")
 
 
 def _remove(folder: str, owner: int) -> None:

@@ -35,13 +35,15 @@ LOCKS: Final = (ROOT / "requirements.lock", BUILD / "requirements.lock")
 
 DYNAMIC_LOADERS: Final = {"x86_64": "ld-linux-x86-64.so.2", "aarch64": "ld-linux-aarch64.so.1"}
 
+# PyInstaller's bootloader puts its folder into LD_LIBRARY_PATH and starts itself anew, for which it needs /proc, or the
+# system's loader. The three variables say that it has done so (bootloader/src/pyi_main.c: level -1 is "needs restart"):
+# --library-path does the same, and other programs that Portway starts are not led to these libraries.
 LAUNCHER: Final = """\
 #!/bin/sh
 # Starts Portway with the loader and the libraries of this folder, whatever the host has.
 here=$(dirname -- "$(readlink -f -- "$0")")
 app=$here/app
-# PyInstaller's bootloader need not start itself once more for a library path: it has one.
-export _PYI_ARCHIVE_FILE="$app/portway" _PYI_PARENT_PROCESS_LEVEL=-1
+export _PYI_ARCHIVE_FILE="$app/portway" _PYI_PARENT_PROCESS_LEVEL=-1 _PYI_LINUX_PROCESS_NAME=portway
 exec "$here/lib/{loader}" --library-path "$app/_internal" --argv0 "$app/portway" "$app/portway" "$@"
 """
 

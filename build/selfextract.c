@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdint.h>
@@ -27,6 +28,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -53,7 +55,7 @@ static const char *why = ""; /* what the last place refused, for the message */
 
 /* -- the packed tar ----------------------------------------------------------------------------------------- */
 
-static int fd_in;
+static int fd_in = -1;
 static uint64_t packed_left;
 static ZSTD_DStream *unpacker;
 static char packed[128 << 10], plain[256 << 10];
@@ -186,8 +188,10 @@ static int start_sweeper(const char *folder) {
     if (sweeper < 0)
         return -1;
     if (sweeper) {
+        int lifeline = fcntl(ends[1], F_DUPFD, 3); /* or, where they are closed, it would be somebody's stdout */
         close(ends[0]);
-        return ends[1];
+        close(ends[1]);
+        return lifeline;
     }
     sigset_t all;
     sigfillset(&all);
@@ -206,38 +210,52 @@ static int start_sweeper(const char *folder) {
 
 /* -- the places --------------------------------------------------------------------------------------------- */
 
-static int may_execute(const char *place) {
+static int is_fit(const char *place) { /* to be written to, and for programs to run from */
     struct statvfs fs;
-    if (statvfs(place, &fs))
+    if (access(place, W_OK | X_OK) || statvfs(place, &fs))
         return 0;
     errno = EACCES;
     return !(fs.f_flag & ST_NOEXEC);
 }
 
+/* Writes the name of a folder that nobody has or guesses: mkdtemp(3) would make it before there is a sweeper. */
+static int name_folder(const char *place, char folder[PATH_MAX]) {
+    char absolute[PATH_MAX];
+    uint64_t number;
+    if (!realpath(place, absolute) || !is_fit(absolute))
+        return -1;
+    if (getrandom(&number, sizeof number, 0) != sizeof number)
+        return -1;
+    int length = snprintf(folder, PATH_MAX, "%s/portway-%016" PRIx64, absolute[1] ? absolute : "", number);
+    errno = ENAMETOOLONG;
+    return length < PATH_MAX ? 0 : -1;
+}
+
+static int unpack_into(const char *folder) {
+    if (mkdir(folder, 0700))
+        return -1;
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    unpacker = ZSTD_createDStream();
+    plain_at = plain_end = in.pos = in.size = 0;
+    int failed = !unpacker || find_tar() || unpack(fd);
+    int reason = errno;
+    ZSTD_freeDStream(unpacker);
+    close(fd);
+    close(fd_in);
+    errno = reason;
+    return failed ? -1 : 0;
+}
+
 /* Unpacks into a new folder in `place`, whose name comes into `folder`; gives the pipe, or -1. */
 static int unpack_in(const char *place, char folder[PATH_MAX]) {
-    char absolute[PATH_MAX];
-    if (!realpath(place, absolute) || !may_execute(absolute))
-        return -1;
-    if (snprintf(folder, PATH_MAX, "%s/portway-XXXXXX", absolute[1] ? absolute : "") >= PATH_MAX || !mkdtemp(folder))
-        return -1;
-    int lifeline = start_sweeper(folder);
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (lifeline >= 0 && fd >= 0 && !find_tar() && (unpacker = ZSTD_createDStream()) && !unpack(fd)) {
-        close(fd);
+    int lifeline = name_folder(place, folder) ? -1 : start_sweeper(folder);
+    if (lifeline < 0 || !unpack_into(folder))
         return lifeline;
-    }
     int reason = errno;
-    if (fd >= 0)
-        close(fd);
-    if (lifeline >= 0)
-        close(lifeline); /* the sweeper clears up */
-    else
-        rmdir(folder);
+    close(lifeline); /* the sweeper clears up */
     wait(NULL);
-    ZSTD_freeDStream(unpacker);
-    unpacker = NULL;
-    plain_at = plain_end = in.pos = in.size = 0;
     errno = reason;
     return -1;
 }
@@ -274,10 +292,10 @@ static int become(const char *folder, int lifeline, int count, char **words) {
     if (asprintf(&number, "%ld:%d", (long)getpid(), lifeline) > 0) {
         setenv("PORTWAY_UNPACKED", folder, 1);
         setenv("PORTWAY_LIFELINE", number, 1);
-        /* PyInstaller's bootloader would start itself once more, for an LD_LIBRARY_PATH that --library-path stands
-         * for: 8 ms, and impossible without /proc. So it is told that it has done so (pyi_main.c, 6.x). */
+        /* As the folder form's launcher does (freeze.py). */
         setenv("_PYI_ARCHIVE_FILE", program, 1);
         setenv("_PYI_PARENT_PROCESS_LEVEL", "-1", 1);
+        setenv("_PYI_LINUX_PROCESS_NAME", "portway", 1);
         execv(loader, command);
     }
     why = strerror(errno);

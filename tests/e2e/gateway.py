@@ -47,6 +47,11 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def workers_of(pid: int) -> list[int]:
+    """The live workers of a master, which the single file gives a child of another kind."""
+    return [child for child in children(pid) if name(child) != SWEEPER]
+
+
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process so far."""
     return sum(int(word) for word in _stat(pid)[11:13]) / os.sysconf("SC_CLK_TCK")
@@ -184,7 +189,7 @@ class Gateway:
     @property
     def workers(self) -> list[int]:
         """The pids of the live workers, in order of their start."""
-        return [pid for pid in children(self.process.pid) if name(pid) != SWEEPER]
+        return workers_of(self.process.pid)
 
     # -- ending ---------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import needs
-from tests.e2e.gateway import Gateway, children, rule, ruleset, state, wait_for
+from tests.e2e.gateway import Gateway, children, rule, ruleset, state, wait_for, workers_of
 from tests.e2e.peers import (
     Address,
     Echo,
@@ -280,11 +280,11 @@ def test_pid_1() -> None:
     with Echo() as echo, Gateway.start(ruleset(rule("way", echo.port)), wrap=wrap) as gateway:
         (master,) = children(gateway.process.pid)
         assert gateway.events("ready")[0]["pid"] == 1
-        (worker,) = children(master)
+        (worker,) = workers_of(master)
         enter = [needs.program("nsenter"), "-t", str(master), "-p", "-m"]
         # The shell's child outlives it, and so becomes a child of PID 1.
         subprocess.run([*enter, "sh", "-c", "sleep 0.2 & sleep 0.2 & exit 0"], check=True)
-        wait_for("the orphans come and go", lambda: children(master) == [worker])
+        wait_for("the orphans come and go", lambda: workers_of(master) == [worker])
         assert state(master) != "Z"
         with connect(gateway.address("way")) as client:
             assert echoes(client)

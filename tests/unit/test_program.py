@@ -43,18 +43,24 @@ def test_an_image_is_started_as_it_is(folder: Path) -> None:
     assert program.command() == [f"{folder}/app/portway"]
 
 
-@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(("before", "after"), [(None, None), ("/usr/local/lib", "/usr/local/lib")])
 def test_other_programs_get_their_own_library_path(
-    monkeypatch: pytest.MonkeyPatch, before: str | None, after: str | None
+    folder: Path, monkeypatch: pytest.MonkeyPatch, before: str | None, after: str | None
 ) -> None:
     """Programs such as systemctl must not load what the folder brings for itself."""
-    monkeypatch.setattr(program, "_name_process", lambda: None)
-    monkeypatch.setenv("LD_LIBRARY_PATH", "/unpacked/app/_internal")
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"{folder}/app/_internal")
     if before is not None:
         monkeypatch.setenv("LD_LIBRARY_PATH_ORIG", before)
     program.settle()
     assert os.environ.get("LD_LIBRARY_PATH") == after
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_library_path_of_the_hosts_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher names no libraries in the environment: what stands there is the host's."""
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/other/lib")
+    program.settle()
+    assert os.environ["LD_LIBRARY_PATH"] == "/opt/other/lib"
 
 
 def test_the_folder_goes_with_the_process_that_was_started_and_with_no_fork(tmp_path: Path) -> None:
