@@ -35,6 +35,8 @@ test: check ## Everything from source: as check, and fuzz, contract, end to end,
 test-image: binary $(VENV)/dev.done ## What is built: one suite over every form, and end to end through the binary
 	tests/setup-peers
 	$(BIN)/pytest -q --durations=15 tests/forms
+	$(BIN)/pytest -q --form=single tests/e2e tests/capacity
+	$(BIN)/pytest -q --form=folder tests/e2e
 
 bench: $(VENV)/dev.done ## Portway beside nginx, HAProxy and socat on this machine: dist/bench.json
 	tests/setup-peers

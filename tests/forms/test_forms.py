@@ -135,7 +135,7 @@ def test_datagrams(at_work: Site) -> None:
 
 def test_a_refused_endpoint(at_work: Site) -> None:
     """A client whose endpoint refuses is let go without a byte, and the record says why."""
-    with connect(at_work.running.address("closed")) as client, suppress(ConnectionResetError):
+    with suppress(ConnectionResetError), connect(at_work.running.address("closed")) as client:
         assert client.recv(1) == b""
     (record,) = at_work.running.sessions("closed")
     assert (record["stage"], record["cause"]) == ("dial", "dial_refused")
