@@ -19,6 +19,7 @@ VERBS: Final = {
     "demo": "demo",
     "check": "check",
     "status": "status",
+    "reload": "reload",
     "schema": "schema",
     "install": "install",
     "uninstall": "uninstall",

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from typing import Final
 
 from appliance.cli.problems import complain
+from appliance.cli.ruleset_file import load_with_text
 from appliance.net.sockets import peer_text
 from appliance.ruleset import Ruleset
 from appliance.supervisor.admin import admin_socket, refusal_hint, remove
 from appliance.supervisor.binding import Binder, Refusal, inherited_sockets
+from appliance.supervisor.generation import Loaded, Reread, cannot_reload
 from appliance.supervisor.master import Master
 from appliance.supervisor.process import open_standard_fds, raise_fd_limit
 from appliance.supervisor.status import RulesetStatus
@@ -25,14 +27,35 @@ def ruleset_status(path: str, text: bytes, ruleset: Ruleset) -> RulesetStatus:
     return RulesetStatus(path, hashlib.sha256(text).hexdigest(), len(ruleset.rules))
 
 
-def serve(ruleset: Ruleset, origin: RulesetStatus, admin: str | None = None) -> int:
+def workers_of(ruleset: Ruleset) -> int:
+    """Say how many workers a ruleset wants on this host."""
+    return ruleset.gateway.workers or len(os.sched_getaffinity(0))
+
+
+def reread_of(path: str) -> Reread:
+    """Make what reads the ruleset at `path` again."""
+
+    def reread() -> Loaded | str:
+        ruleset, text = load_with_text(path)
+        if isinstance(ruleset, Ruleset):
+            return ruleset, ruleset_status(path, text, ruleset), workers_of(ruleset)
+        more = f" (and {len(ruleset) - 1} more: portway check {path})" if len(ruleset) > 1 else ""
+        return f"{ruleset[0]}{more}"
+
+    return cannot_reload if path == "-" else reread
+
+
+def serve(
+    ruleset: Ruleset, origin: RulesetStatus, admin: str | None = None, reread: Reread = cannot_reload
+) -> int:
     """Run a gateway until a signal ends it; the exit status is 1 when an address cannot be bound.
 
-    `origin` is which ruleset it is; `admin` the address of the admin socket where the ruleset names none.
+    `origin` is which ruleset it is; `admin` the address of the admin socket where the ruleset names none;
+    `reread` gives the ruleset anew on a reload.
     """
     open_standard_fds()
     raise_fd_limit()
-    workers = ruleset.gateway.workers or len(os.sched_getaffinity(0))
+    workers = workers_of(ruleset)
     binder = Binder(workers, inherited_sockets())
     try:
         binder.bind(ruleset)
@@ -43,7 +66,7 @@ def serve(ruleset: Ruleset, origin: RulesetStatus, admin: str | None = None) -> 
             complain(f"no rule listens on the inherited {_address(unused)}")
             unused.close()
         with _admin_listener(ruleset.gateway.admin or admin) as listening:
-            return Master(ruleset, binder, workers, origin, listening).run()
+            return Master(ruleset, binder, workers, origin, listening, reread).run()
     finally:
         binder.close()  # also when interrupted: a unix socket leaves no file behind
 

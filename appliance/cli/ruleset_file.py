@@ -26,8 +26,14 @@ _HINTS: Final = {
 
 def load(path: str) -> Ruleset | tuple[Problem, ...]:
     """Read the ruleset at `path`, or standard input for `-`; a file that cannot be read is a problem too."""
+    ruleset, _ = load_with_text(path)
+    return ruleset
+
+
+def load_with_text(path: str) -> tuple[Ruleset | tuple[Problem, ...], bytes]:
+    """Do the same, and give the text as well; empty where it could not be read."""
     text = _text(path)
-    return (text,) if isinstance(text, Problem) else read(text, _name(path))
+    return ((text,), b"") if isinstance(text, Problem) else (read(text, _name(path)), text)
 
 
 def _name(path: str) -> str:
@@ -59,10 +65,8 @@ def _bytes(path: str) -> bytes:
 
 def read_ruleset(path: str) -> tuple[Ruleset, bytes]:
     """Give the ruleset at `path` and its text, or print its problems and end the program with status 2."""
-    text = _text(path)
-    ruleset = (text,) if isinstance(text, Problem) else read(text, _name(path))
-    if isinstance(ruleset, Ruleset) and isinstance(text, bytes):
+    ruleset, text = load_with_text(path)
+    if isinstance(ruleset, Ruleset):
         return ruleset, text
-    assert isinstance(ruleset, tuple)
     report(ruleset)
     raise SystemExit(WRONG_INPUT)

@@ -3,7 +3,7 @@
 import click
 
 from appliance.cli.admin_option import admin_option
-from appliance.cli.gateway import ruleset_status, serve
+from appliance.cli.gateway import reread_of, ruleset_status, serve
 from appliance.cli.ruleset_file import read_ruleset
 
 
@@ -13,7 +13,8 @@ from appliance.cli.ruleset_file import read_ruleset
 def run(ruleset: str, admin: str | None) -> None:
     """Forward as RULESET says, in the foreground, until SIGTERM or Ctrl-C.
 
+    SIGHUP or `portway reload` reads RULESET again: live sessions go on, and problems change nothing.
     The log goes to stdout: JSON lines, or lines for people where stdout is a terminal.
     """
     rules, text = read_ruleset(ruleset)
-    raise SystemExit(serve(rules, ruleset_status(ruleset, text, rules), admin))
+    raise SystemExit(serve(rules, ruleset_status(ruleset, text, rules), admin, reread_of(ruleset)))

@@ -10,23 +10,12 @@ import click
 import msgspec
 
 from appliance.cli.admin_option import admin_option
+from appliance.cli.asking import NoAnswerError, ask_gateway, complain_briefly
 from appliance.problem import printable
-from appliance.supervisor.admin_wire import PATIENCE, ask
-from appliance.supervisor.status import Failure, ListenerStatus, Status, WorkerState, WorkerStatus
+from appliance.supervisor.status import ListenerStatus, Status, WorkerState, WorkerStatus
 from appliance.values.admin import DEFAULT_ADMIN
 
 _REQUEST: Final = b'{"verb":"status"}'
-_RUNNING: Final = "does it run, with [gateway] admin in its ruleset, or with --admin?"
-_OTHER: Final = "something else listens there, or another version of Portway"
-
-
-class _NoAnswerError(Exception):
-    """A gateway could not be asked: why, and what to do about it."""
-
-    def __init__(self, what: str, hint: str | None = None) -> None:
-        super().__init__(what)
-        self.what = what
-        self.hint = hint
 
 
 @click.command(short_help="Say how a running gateway is.")
@@ -41,9 +30,9 @@ def status(ctx: click.Context, admin: str | None, *, healthy: bool, wants_json: 
     does not drain. Exits with 1 when no gateway answers, and with --healthy when it is not healthy.
     """
     try:
-        line, told = _ask(admin or DEFAULT_ADMIN)
-    except _NoAnswerError as failed:
-        _complain(f"not healthy: {failed.what}" if healthy else failed.what, failed.hint)
+        line, told = ask_gateway(admin or DEFAULT_ADMIN, _REQUEST, Status)
+    except NoAnswerError as failed:
+        complain_briefly(f"not healthy: {failed.what}" if healthy else failed.what, failed.hint)
         ctx.exit(1)
     if wants_json:
         click.echo(msgspec.json.format(line))
@@ -51,36 +40,8 @@ def status(ctx: click.Context, admin: str | None, *, healthy: bool, wants_json: 
         for shown in _screen(told):
             click.echo(printable(shown))
     if healthy and told.trouble:
-        _complain(f"not healthy: {told.trouble}")
+        complain_briefly(f"not healthy: {told.trouble}")
         ctx.exit(1)
-
-
-def _ask(address: str) -> tuple[bytes, Status]:
-    """Give the reply, as it came and decoded. Raises _NoAnswerError."""
-    try:
-        line = ask(address, _REQUEST)
-        if error := msgspec.json.decode(line, type=Failure).error:
-            raise _NoAnswerError(f"the gateway at {address} refuses: {error}")
-        return line, msgspec.json.decode(line, type=Status)
-    except TimeoutError:
-        what, hint = f"the gateway at {address} did not answer within {PATIENCE:.0f} s", "is it stopped?"
-    except PermissionError:
-        what = f"this user may not ask the gateway at {address}"
-        hint = "the gateway's user and group may, and root: see ls -l"
-    except (FileNotFoundError, ConnectionRefusedError):
-        what, hint = f"no gateway listens at {address}", _RUNNING
-    except OSError as error:
-        what, hint = f"cannot ask the gateway at {address}: {error.strerror or error}", _RUNNING
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        what, hint = f"what answers at {address} is no gateway of this version", _OTHER
-    raise _NoAnswerError(what, hint)
-
-
-def _complain(what: str, hint: str | None = None) -> None:
-    """Do as `cli.problems.complain`, which would take 8 ms to import."""
-    click.echo(printable(f"portway: {what}"), err=True)
-    if hint:
-        click.echo(printable(f"  hint: {hint}"), err=True)
 
 
 def _screen(told: Status) -> Iterator[str]:

@@ -60,6 +60,7 @@ class DatagramListener:
         "_wildcard",
         "_written",
         "flows",
+        "is_watched",
         "route",
     )
 
@@ -85,6 +86,7 @@ class DatagramListener:
         self._sources = Sources(bound)
         self.route = route
         self.flows: dict[Hashable, Flow] = {}
+        self.is_watched = True
         route.datagrams.reactor.watch(bound.fileno(), IN, self)
 
     # -- up -------------------------------------------------------------------------------------------
@@ -275,11 +277,17 @@ class DatagramListener:
             self.on_event(IN)
         self._draining = True
 
+    def unwatch(self) -> None:
+        """Receive no more; answers leave from here all the same."""
+        if self.is_watched:
+            self.is_watched = False
+            self.route.datagrams.reactor.unwatch(self._socket.fileno())
+
     def close(self) -> None:
         """Receive no more, and answer no more."""
         # Others hold the same open file: close(2) alone would leave it in the epoll set.
+        self.unwatch()
         reactor = self.route.datagrams.reactor
-        reactor.unwatch(self._socket.fileno())
         reactor.forget(self._socket.fileno(), self._socket.close)
 
 

@@ -199,6 +199,10 @@ class Field(StrEnum):
         "What is done: `off` or `reboot` (power), `step` (at once) or `slew` (gradually; the clock).",
     )
     UPTIME_MS = "uptime_ms", Kind.NUMBER, "milliseconds", "Since the kernel started."
+    RULES = "rules", Kind.INTEGER, "rules", "How many the ruleset has."
+    KEPT = "kept", Kind.INTEGER, "listeners", "How many both rulesets have."
+    OPENED = "opened", Kind.INTEGER, "listeners", "How many only the new ruleset has."
+    CLOSED = "closed", Kind.INTEGER, "listeners", "How many only the former ruleset had."
     EXCEPTION = "exception", Kind.STRING, "lines", "The traceback."
     MESSAGE = "message", Kind.STRING, "", "What is the matter, in a sentence."
 
@@ -284,6 +288,21 @@ class Event(StrEnum):
         "A worker is gone: asked to (info), or not (warning). Exit status or signal says how.",
         (Field.WORKER, Field.PID),
         (Field.EXIT_STATUS, Field.SIGNAL, Field.RESTART_MS),
+    )
+    RELOADED = (
+        "reloaded",
+        (Level.INFO,),
+        (
+            "The ruleset was read again and is in force: new workers are started on it, and the former ones "
+            "drain once those accept."
+        ),
+        (Field.RULES, Field.KEPT, Field.OPENED, Field.CLOSED),
+    )
+    RELOAD_FAILED = (
+        "reload_failed",
+        (Level.ERROR,),
+        "The ruleset as it is now cannot be put in force: nothing has changed.",
+        (Field.MESSAGE,),
     )
     DRAINING = (
         "draining",

@@ -9,18 +9,27 @@ read by the first worker alone, or a client's datagrams would go now to one and 
 
 SO_REUSEPORT would also let a second gateway of the same user bind the same port and take every other client.
 So each address is first bound without it, which fails where anybody listens, and given up again.
+
+On a reload the next binder takes over the sockets of the addresses that the former one has bound, with who
+waits in their queues. Until the new ruleset is in force both have them; `release` then closes the rest.
 """
 
 import errno
 import os
 import socket
-from collections.abc import Iterable
+from collections import defaultdict, deque
+from collections.abc import Container, Hashable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from appliance.net.datagram_sockets import datagram_socket, prepare_datagrams, receive_buffer_of
+from appliance.net.datagram_sockets import (
+    datagram_socket,
+    grow_receive_buffer,
+    prepare_datagrams,
+    receive_buffer_of,
+)
 from appliance.net.sockets import (
     Endpoint,
     endpoint_of,
@@ -83,6 +92,8 @@ class Bound:
     rule: Rule
     protocol: Protocol
     """TCP or UDP."""
+    wanted: ListenAddress
+    """One port of one family, or a unix socket; port 0 where the kernel was to pick one."""
     address: str
     """As in the log, with the port the kernel gave."""
     offset: int
@@ -104,13 +115,15 @@ class Bound:
         for listening in self.sockets:
             listening.close()
 
-    def remove(self) -> None:
-        """Close for good: a unix socket that this process made leaves no file behind."""
+    def remove(self, but: Container[socket.socket] = ()) -> None:
+        """Close for good, but for some: a unix socket that this process made leaves no file behind."""
         for listening in self.sockets:
+            if listening in but:
+                continue
             if listening.family == socket.AF_UNIX and not self.inherited:
                 with suppress(OSError):
                     Path(listening.getsockname()).unlink()
-        self.close()
+            listening.close()
 
 
 def _reason(error: OSError) -> str:
@@ -120,8 +133,13 @@ def _reason(error: OSError) -> str:
 class Binder:
     """Binds the addresses of a ruleset for a number of workers."""
 
-    def __init__(self, workers: int, inherited: Iterable[socket.socket] = ()) -> None:
+    def __init__(
+        self, workers: int, inherited: Iterable[socket.socket] = (), former: Iterable[Bound] = ()
+    ) -> None:
+        """`former` is what another ruleset of this process has bound, whose sockets may be taken over."""
         self._workers = workers
+        self._former: dict[Hashable, deque[Bound]] = defaultdict(deque)
+        self._taken: set[socket.socket] = set()
         self.unused = list(inherited)
         """Inherited sockets that no rule asked for, so far."""
         self.bound: list[Bound] = []
@@ -131,6 +149,11 @@ class Binder:
         self.refused: list[Refusal] = []
         self.without_ipv6: list[str] = []
         """Addresses of both families that got IPv4 only."""
+        for bound in former:
+            self._former[_key(bound.rule, bound.protocol, bound.wanted)].append(bound)
+            if not bound.wanted.is_unix:
+                one = bound.sockets[0]
+                self._ports.add((bound.protocol, one.family, one.getsockname()[1]))
 
     def bind(self, ruleset: Ruleset) -> None:
         """Bind every address; look at `refused` afterwards. On a refusal the caller closes what was bound."""
@@ -141,9 +164,22 @@ class Binder:
 
     def close(self) -> None:
         """Give everything up."""
+        self.release(())
+
+    def release(self, to: Iterable[Bound]) -> None:
+        """Give up what another ruleset has not bound as well."""
+        theirs = {listening for bound in to for listening in bound.sockets}
         for bound in self.bound:
-            bound.remove()
+            bound.remove(but=theirs)
         self.bound.clear()
+
+    def sockets(self) -> set[socket.socket]:
+        """Give all the sockets there are."""
+        return {listening for bound in self.bound for listening in bound.sockets}
+
+    def took_over(self, bound: Bound) -> bool:
+        """Say whether the sockets of this address were another ruleset's before."""
+        return bound.sockets[0] in self._taken
 
     def _bind_one(self, rule: Rule, address: ListenAddress, offset: int) -> None:
         try:
@@ -164,7 +200,7 @@ class Binder:
                 self._bind_protocols(rule, address, offset)
             except _RefusedError as refused:
                 while len(self.bound) > before:
-                    self.bound.pop().close()
+                    self.bound.pop().remove(but=self._taken)
                 if address.first_port or refused.error.errno != errno.EADDRINUSE or not attempt:
                     raise
             else:
@@ -193,8 +229,10 @@ class Binder:
     ) -> socket.socket:
         """Bind one protocol at one address, for each worker; give one of the sockets."""
         if (outside := self._take_inherited(rule, protocol, address)) is not None:
-            self._keep(rule, protocol, offset, (outside,), inherited=True)
+            self._keep(rule, protocol, address, offset, (outside,), inherited=True)
             return outside
+        if (former := self._take_former(rule, protocol, address)) is not None:
+            return self._take_over(rule, former, offset)
         endpoint = self._probed(protocol, endpoint_of(address), address.first_port)
         sockets: list[socket.socket] = []
         try:
@@ -204,7 +242,28 @@ class Binder:
                 listening.close()
             raise
         self._ports.add((protocol, endpoint.family, sockets[0].getsockname()[1]))
-        self._keep(rule, protocol, offset, tuple(sockets), inherited=False)
+        self._keep(rule, protocol, address, offset, tuple(sockets), inherited=False)
+        return sockets[0]
+
+    def _take_former(self, rule: Rule, protocol: Protocol, address: ListenAddress) -> Bound | None:
+        """Find the address among the former ruleset's. Where the kernel picks, a rule keeps its port."""
+        found = self._former.get(_key(rule, protocol, address))
+        return found.popleft() if found else None
+
+    def _take_over(self, rule: Rule, former: Bound, offset: int) -> socket.socket:
+        """Take a former address's sockets: for fewer workers the first ones, for more some new ones, too."""
+        sockets = former.sockets
+        self._taken.update(sockets)
+        if former.protocol is Protocol.UDP:
+            for receiver in sockets:
+                grow_receive_buffer(receiver, rule.receive_buffer)
+        if not former.shared:
+            endpoint = replace(endpoint_of(former.wanted), sockaddr=sockets[0].getsockname())
+            fresh = [
+                _bound_socket(rule, former.protocol, endpoint) for _ in range(self._workers - len(sockets))
+            ]
+            sockets = (*sockets[: self._workers], *fresh)
+        self._keep(rule, former.protocol, former.wanted, offset, sockets, inherited=former.inherited)
         return sockets[0]
 
     def _probed(self, protocol: Protocol, endpoint: Endpoint, port: int) -> Endpoint:
@@ -222,17 +281,21 @@ class Binder:
 
     def _bind_unix(self, rule: Rule, address: ListenAddress) -> None:
         outside = self._take_inherited(rule, Protocol.TCP, address)
-        if outside is None:
+        if outside is not None:
+            sockets = (outside,)
+        elif (former := self._take_former(rule, Protocol.TCP, address)) is not None:
+            self._take_over(rule, former, 0)
+            return
+        else:
             remove_stale(Path(address.path))
             sockets = (listening_socket(endpoint_of(address), reuse_port=False),)
-        else:
-            sockets = (outside,)
-        self._keep(rule, Protocol.TCP, 0, sockets, inherited=outside is not None)
+        self._keep(rule, Protocol.TCP, address, 0, sockets, inherited=outside is not None)
 
     def _keep(
         self,
         rule: Rule,
         protocol: Protocol,
+        wanted: ListenAddress,
         offset: int,
         sockets: tuple[socket.socket, ...],
         *,
@@ -241,9 +304,11 @@ class Binder:
         name = sockets[0].getsockname()
         text = f"unix:{name}" if isinstance(name, str) else peer_text(name)
         shared = inherited or sockets[0].family == socket.AF_UNIX
-        self.bound.append(Bound(rule, protocol, text, offset, sockets, shared=shared, inherited=inherited))
-        wanted = min(rule.receive_buffer, LARGEST_BUFFER)
-        if protocol is Protocol.UDP and (granted := receive_buffer_of(sockets[0])) < wanted:
+        self.bound.append(
+            Bound(rule, protocol, wanted, text, offset, sockets, shared=shared, inherited=inherited)
+        )
+        buffer = min(rule.receive_buffer, LARGEST_BUFFER)
+        if protocol is Protocol.UDP and (granted := receive_buffer_of(sockets[0])) < buffer:
             self.small_buffers.setdefault(rule.name, granted)
 
     def _take_inherited(self, rule: Rule, protocol: Protocol, address: ListenAddress) -> socket.socket | None:
@@ -269,6 +334,13 @@ class _RefusedError(Exception):
         super().__init__(protocol, error)
         self.protocol = protocol
         self.error = error
+
+
+def _key(rule: Rule, protocol: Protocol, wanted: ListenAddress) -> Hashable:
+    """Give what tells an address from others; a port that the kernel picked belongs to its rule."""
+    if wanted.is_unix:
+        return wanted.path
+    return protocol, wanted.host, wanted.first_port or rule.name
 
 
 def _carried(protocol: Protocol) -> list[Protocol]:

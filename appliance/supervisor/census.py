@@ -1,7 +1,7 @@
 """Asking the workers how they are, and telling of the whole gateway (the admin socket's `status`)."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import Final
 
@@ -11,11 +11,11 @@ from appliance.observe.lines import utc_times
 from appliance.observe.log import wall_clock
 from appliance.supervisor.admin import Answer
 from appliance.supervisor.binding import Bound
+from appliance.supervisor.generation import Generation
 from appliance.supervisor.orders import Ask, Load
 from appliance.supervisor.place import Place
 from appliance.supervisor.status import (
     ListenerStatus,
-    RulesetStatus,
     State,
     Status,
     WorkerState,
@@ -32,19 +32,21 @@ class Census:
     def __init__(
         self,
         reactor: Reactor,
-        places: Sequence[Place],
-        bound: Iterable[Bound],
-        ruleset: RulesetStatus,
+        generation: Generation,
         state: Callable[[], State],
     ) -> None:
         self._reactor = reactor
-        self._places = places
-        self._listeners = list(_ranges(bound))
-        self._ruleset = ruleset
+        self.turn_to(generation)
         self._state = state
         self._started = reactor.now
         self._started_text = utc_times()(wall_clock())
         self._rounds: dict[_Round, None] = {}
+
+    def turn_to(self, generation: Generation) -> None:
+        """Tell of this generation from now on."""
+        self._places = generation.places
+        self._listeners = list(_ranges(generation.binder.bound))
+        self._ruleset = generation.origin
 
     def status(self, request: bytes, answer: Answer) -> None:  # noqa: ARG002  a verb; this one has no keys
         """Answer with a Status once every worker has said how it is, or had its time."""

@@ -6,16 +6,20 @@ whatever child there is, also such as it never started: as PID 1 of a container 
 
 A worker that dies is started again at once; one that keeps dying, after a pause that doubles. Its sockets
 stay open here meanwhile, so its share of the clients waits in their queues.
+
+SIGHUP, or `portway reload`, puts a new ruleset in force: a new generation of workers is started on it, with
+the sockets of the addresses that both rulesets have, and once all of them accept, the former one drains. A
+ruleset that has problems, or an address that cannot be bound, changes nothing.
 """
 
 import errno
 import gc
-import mmap
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Final, NoReturn
 
@@ -23,17 +27,17 @@ from appliance import __version__
 from appliance.net.reactor import IN, Reactor
 from appliance.observe.log import make_log
 from appliance.observe.names import Event
-from appliance.policy.tally import tally_bytes
 from appliance.ruleset import Ruleset
-from appliance.supervisor.admin import Admin
+from appliance.supervisor.admin import Admin, Answer
 from appliance.supervisor.binding import Binder
 from appliance.supervisor.census import Census
+from appliance.supervisor.generation import Generation, Reload, Reread, cannot_reload
 from appliance.supervisor.journal import Journal
 from appliance.supervisor.notify import ALIVE, notify, watchdog_pause
 from appliance.supervisor.orders import Cut, Drain, Line, Load, Order, Ready, line_pair
 from appliance.supervisor.place import Place
 from appliance.supervisor.repeated import Repeated
-from appliance.supervisor.status import RulesetStatus, State
+from appliance.supervisor.status import Failure, Reloaded, RulesetStatus, State
 from appliance.supervisor.worker import Worker
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -50,10 +54,6 @@ LONGEST_PAUSE: Final = 10.0
 STEADY: Final = 10.0
 """A worker that lived so many seconds has started well: its pause begins anew."""
 
-TALLY_SLOTS: Final = 1 << 17
-"""Keys that a worker may count under: rules, and clients, of which there are no more than flows; those are
-bounded by the host's ephemeral ports (`supervisor.limits`)."""
-
 STDOUT: Final = 1
 
 
@@ -67,17 +67,21 @@ class Master:
         workers: int,
         origin: RulesetStatus,
         admin: socket.socket | None = None,
+        reread: Reread = cannot_reload,
     ) -> None:
-        """`binder` has bound every address of the ruleset for `workers` workers, `admin` listens."""
-        self._ruleset = ruleset
-        self._binder = binder
-        self._places = [Place(index) for index in range(workers)]
-        self._tally = mmap.mmap(-1, tally_bytes(workers, TALLY_SLOTS))
+        """`binder` has bound every address of the ruleset for `workers` workers, `admin` listens.
+
+        `reread` gives the ruleset as it is by now, or why it cannot be had.
+        """
+        self._generation = Generation(ruleset, origin, binder, workers)
+        self._former: list[Generation] = []
+        """Those that a reload has replaced, and that still serve or drain."""
+        self._reread = reread
         self._log = make_log(STDOUT)
         self._reactor = Reactor(self._report_fault)
         self._journal = Journal(self._reactor, self._log)
-        self._census = Census(self._reactor, self._places, binder.bound, origin, self._state)
-        verbs = {"status": self._census.status}
+        self._census = Census(self._reactor, self._generation, self._state)
+        verbs = {"status": self._census.status, "reload": self._asked_to_reload}
         self._admin = None if admin is None else Admin(self._reactor, admin, verbs)
         self._stops = 0
         self._is_announced = False
@@ -87,30 +91,15 @@ class Master:
     def run(self) -> int:
         """Serve until a signal ends it; return the exit status."""
         self._watch_signals()
-        for bound in self._binder.bound:
-            self._log.info(
-                Event.LISTENING, rule=bound.rule.name, protocol=bound.protocol, listener=bound.address
-            )
-        for address in self._binder.without_ipv6:
-            self._log.warning(
-                Event.WARNING, message="this host has no IPv6: listening on IPv4 only", listener=address
-            )
-        for rule in self._ruleset.rules:
-            if (granted := self._binder.small_buffers.get(rule.name)) is not None:
-                self._log.warning(
-                    Event.RECEIVE_BUFFER_LIMITED,
-                    rule=rule.name,
-                    wanted=rule.receive_buffer,
-                    granted=granted,
-                )
+        self._report_listeners(self._generation)
         self._journal.flush()
         self._watch_over()
-        for place in self._places:
-            self._fill(place)
+        self._fill_all()
         try:
             self._reactor.run()
         finally:
-            self._binder.close()
+            for generation in self._generations:
+                generation.binder.close()
         # The interpreter gives signals their defaults back as it ends: one more would be what ended us.
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
@@ -123,6 +112,36 @@ class Master:
         if (pause := watchdog_pause()) is not None:
             notify(ALIVE)
             Repeated(self._reactor, pause, partial(notify, ALIVE))
+
+    def _report_listeners(self, generation: Generation) -> None:
+        """Tell what is listened on, but for what was before a reload."""
+        binder = generation.binder
+        for bound in binder.bound:
+            if not binder.took_over(bound):
+                self._log.info(
+                    Event.LISTENING, rule=bound.rule.name, protocol=bound.protocol, listener=bound.address
+                )
+        for address in binder.without_ipv6:
+            self._log.warning(
+                Event.WARNING, message="this host has no IPv6: listening on IPv4 only", listener=address
+            )
+        for rule in generation.ruleset.rules:
+            if (granted := binder.small_buffers.get(rule.name)) is not None:
+                self._log.warning(
+                    Event.RECEIVE_BUFFER_LIMITED,
+                    rule=rule.name,
+                    wanted=rule.receive_buffer,
+                    granted=granted,
+                )
+
+    @property
+    def _generations(self) -> tuple[Generation, ...]:
+        return (self._generation, *self._former)
+
+    @property
+    def _places(self) -> Iterator[Place]:
+        """Every worker there is, those that drain after a reload, too."""
+        return (place for generation in self._generations for place in generation.places)
 
     def _watch_signals(self) -> None:
         """Turn signals into events: a handler alone is not seen before epoll_wait ends (PEP 475)."""
@@ -144,11 +163,11 @@ class Master:
                 self._reap()
             elif number in STOP_SIGNALS or (number == signal.SIGHUP and self._hangup_stops):
                 self._stop(signal.Signals(number))
-            elif number == signal.SIGHUP or number in UNUSED_SIGNALS:
+            elif number == signal.SIGHUP:
+                self._reload()
+            elif number in UNUSED_SIGNALS:
                 name = signal.Signals(number).name
-                self._log.warning(
-                    Event.WARNING, message=f"{name} does nothing; restart to apply a new ruleset"
-                )
+                self._log.warning(Event.WARNING, message=f"{name} does nothing")
                 self._journal.flush()
 
     def _stop(self, why: signal.Signals) -> None:
@@ -158,13 +177,14 @@ class Master:
             self._order(Cut())
             self._kill_after(GRACE)
             return
-        within = self._ruleset.gateway.drain_timeout
+        within = self._generation.ruleset.gateway.drain_timeout
         # The service manager must not cut what drain_timeout allows; its own patience counts from here.
         notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round((within + 2 * GRACE) * 1e6)}")
         self._log.info(Event.DRAINING, signal=why.name, deadline_ms=within * 1000)
         self._journal.flush()
         # Close here first: a worker takes who is in the queue, then closes the last copy.
-        self._binder.close()
+        for generation in self._generations:
+            generation.binder.close()
         self._order(Drain(within))
         self._kill_after(within + GRACE)
         self._end_when_alone()
@@ -173,10 +193,7 @@ class Master:
         self._reactor.arm(self._reactor.now + pause, _Later(self._kill))
 
     def _kill(self) -> None:
-        """Kill the workers that did not do as they were told: stopped, or held up by a disk."""
-        for place in self._places:
-            if place.pid:
-                os.kill(place.pid, signal.SIGKILL)
+        _kill(self._places)
 
     def _order(self, order: Order) -> None:
         for place in self._places:
@@ -187,14 +204,83 @@ class Master:
         if self._stops and not any(place.pid for place in self._places):
             self._reactor.stop()
 
+    # -- reload ---------------------------------------------------------------------------------------
+
+    def _reload(self) -> Reload:
+        """Put the ruleset in force as it is by now; or change nothing, and say why."""
+        if self._stops:
+            return Failure("the gateway is draining")
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        reloaded = self._replace()
+        if isinstance(reloaded, Failure):
+            self._log.error(Event.RELOAD_FAILED, message=reloaded.error)
+        else:
+            self._log.info(
+                Event.RELOADED,
+                rules=reloaded.rules,
+                kept=reloaded.kept,
+                opened=reloaded.opened,
+                closed=reloaded.closed,
+            )
+            self._fill_all()
+        self._journal.flush()
+        notify("READY=1")
+        return reloaded
+
+    def _replace(self) -> Reload:
+        """Begin a new generation."""
+        former, loaded = self._generation, self._reread()
+        if isinstance(loaded, str):
+            return Failure(loaded)
+        ruleset, origin, workers = loaded
+        binder = Binder(workers, former=former.binder.bound)
+        binder.bind(ruleset)
+        if binder.refused:
+            binder.release(former.binder.bound)
+            return Failure(binder.refused[0].what)
+        kept = sum(binder.took_over(bound) for bound in binder.bound)
+        self._generation = Generation(ruleset, origin, binder, workers)
+        self._former.append(former)
+        self._census.turn_to(self._generation)
+        self._report_listeners(self._generation)
+        return Reloaded(
+            rules=len(ruleset.rules),
+            kept=kept,
+            opened=len(binder.bound) - kept,
+            closed=len(former.binder.bound) - kept,
+        )
+
+    def _asked_to_reload(self, request: bytes, answer: Answer) -> None:  # noqa: ARG002  it has no keys
+        answer(self._reload())
+
+    def _retire_former(self) -> None:
+        """Every worker of the new generation accepts clients: those of the former ones may drain."""
+        for former in self._former:
+            if not former.is_retired:
+                former.is_retired = True
+                within = former.ruleset.gateway.drain_timeout
+                former.binder.release(self._generation.binder.bound)
+                for place in former.places:
+                    if place.line is not None:
+                        place.line.say(Drain(within, is_replaced=True))
+                self._reactor.arm(self._reactor.now + within + GRACE, _Later(partial(_kill, former.places)))
+        self._forget_former()
+
+    def _forget_former(self) -> None:
+        self._former = [each for each in self._former if not each.is_retired or each.is_alive]
+
     # -- workers --------------------------------------------------------------------------------------
 
-    def _fill(self, place: Place) -> None:
+    def _fill_all(self) -> None:
+        for place in self._generation.places:
+            self._fill(self._generation, place)
+
+    def _fill(self, generation: Generation, place: Place) -> None:
         """Start a worker in its place, or try again later: memory, processes or fds may be short for now."""
-        if self._stops or place.pid:
+        if self._stops or generation.is_retired or place.pid:
             return
         try:
-            self._start(place)
+            self._start(generation, place)
         except OSError as error:
             pause = max(self._next_pause(place), FIRST_PAUSE)
             place.started = self._reactor.now
@@ -203,9 +289,9 @@ class Master:
                 Event.WARNING, message="cannot start a worker yet", worker=place.index, error=name
             )
             self._journal.flush()
-            self._reactor.arm(self._reactor.now + pause, _Later(partial(self._fill, place)))
+            self._reactor.arm(self._reactor.now + pause, _Later(partial(self._fill, generation, place)))
 
-    def _start(self, place: Place) -> None:
+    def _start(self, generation: Generation, place: Place) -> None:
         """Fork a worker into its place. Raises OSError."""
         mine, theirs = line_pair()
         self._log.flush()  # or the worker would inherit the lines
@@ -215,7 +301,7 @@ class Master:
             pid = os.fork()
             if not pid:
                 mine.close()
-                self._become_worker(place, theirs, before)
+                self._become_worker(generation, place, theirs, before)
         except OSError:
             mine.close()
             theirs.close()
@@ -228,7 +314,9 @@ class Master:
         self._log.info(Event.WORKER_STARTED, worker=place.index, pid=pid)
         self._journal.flush()
 
-    def _become_worker(self, place: Place, line: Line, mask: set[int | signal.Signals]) -> NoReturn:
+    def _become_worker(
+        self, generation: Generation, place: Place, line: Line, mask: set[int | signal.Signals]
+    ) -> NoReturn:
         """Let go of all that is the master's, and never come back."""
         status = 1
         try:
@@ -247,22 +335,22 @@ class Master:
             if self._admin is not None:
                 self._admin.abandon()
             self._reactor.abandon()
-            for bound in self._binder.bound:
-                mine = bound.socket_for(place.index)
-                for listening in bound.sockets:
-                    if listening is not mine:
-                        listening.close()
+            bound = generation.binder.bound
+            mine = {one.socket_for(place.index) for one in bound}
+            for each in self._generations:
+                for listening in each.binder.sockets() - mine:
+                    listening.close()
             # What exists by now lives as long as the process: no collection need look at it again, nor
             # write into pages that are shared with the master.
             gc.freeze()
             Worker(
                 place.index,
-                len(self._places),
-                self._binder.bound,
+                len(generation.places),
+                bound,
                 line,
                 make_log(STDOUT),
-                self._ruleset.gateway.drain_timeout,
-                memoryview(self._tally),
+                generation.ruleset.gateway.drain_timeout,
+                memoryview(generation.tally),
             ).run()
             status = 0
         except BaseException:  # noqa: BLE001  whatever it is, the master's stack is not ours to unwind
@@ -287,13 +375,17 @@ class Master:
         assert isinstance(message, Ready)
         place.is_ready = True
         place.sessions_max, place.flows_max = message.sessions_max, message.flows_max
-        if not self._is_announced and all(each.is_ready for each in self._places):
+        places = self._generation.places
+        if not all(each.is_ready for each in places):
+            return
+        self._retire_former()
+        if not self._is_announced:
             self._is_announced = True
-            flows = [each.flows_max for each in self._places if each.flows_max]
+            flows = [each.flows_max for each in places if each.flows_max]
             self._log.info(
                 Event.READY,
-                workers=len(self._places),
-                sessions_max=min(each.sessions_max for each in self._places),
+                workers=len(places),
+                sessions_max=min(each.sessions_max for each in places),
                 **({"flows_max": min(flows)} if flows else {}),
                 pid=os.getpid(),
                 version=__version__,
@@ -315,23 +407,25 @@ class Master:
                 break
             if not pid:
                 break
-            for place in self._places:
-                if place.pid == pid:
-                    self._lost(place, status)
+            for generation in self._generations:
+                for place in generation.places:
+                    if place.pid == pid:
+                        self._lost(generation, place, status)
+        self._forget_former()
         self._end_when_alone()
 
-    def _lost(self, place: Place, status: int) -> None:
+    def _lost(self, generation: Generation, place: Place, status: int) -> None:
         """A worker has ended: asked to, or not; then it is started again."""
         pid, place.pid = place.pid, 0
         self._replied(place, None)
         code = os.waitstatus_to_exitcode(status)
         how: dict[str, object] = {"exit_status": code} if code >= 0 else {"signal": _signal_name(-code)}
-        if self._stops:
+        if self._stops or generation.is_retired:
             self._log.info(Event.WORKER_ENDED, worker=place.index, pid=pid, **how)
         else:
             pause = self._next_pause(place)
             self._log.warning(Event.WORKER_ENDED, worker=place.index, pid=pid, **how, restart_ms=pause * 1000)
-            self._reactor.arm(self._reactor.now + pause, _Later(partial(self._fill, place)))
+            self._reactor.arm(self._reactor.now + pause, _Later(partial(self._fill, generation, place)))
         self._journal.flush()
 
     def _next_pause(self, place: Place) -> float:
@@ -344,6 +438,13 @@ class Master:
     def _report_fault(self, fault: BaseException) -> None:
         self._log.error(Event.INTERNAL_ERROR, exc_info=fault)
         self._journal.flush()
+
+
+def _kill(places: Iterable[Place]) -> None:
+    """Kill the workers that did not do as they were told: stopped, or held up by a disk."""
+    for place in places:
+        if place.pid:
+            os.kill(place.pid, signal.SIGKILL)
 
 
 def _signal_name(number: int) -> str:

@@ -15,6 +15,8 @@ class Drain(msgspec.Struct, tag="drain", frozen=True):
 
     within: float
     """Seconds."""
+    is_replaced: bool = False
+    """Other workers listen on the same sockets by now (a reload): what comes in is theirs."""
 
 
 class Cut(msgspec.Struct, tag="cut", frozen=True):

@@ -101,3 +101,12 @@ class Failure(Struct, frozen=True, omit_defaults=True):
     """The reply to a request that was not answered. Any other reply reads as one without an error."""
 
     error: str = ""
+
+
+class Reloaded(Struct, frozen=True):
+    """What a reload did, in listeners: addresses, each of their ports and protocols apart."""
+
+    rules: int
+    kept: int
+    opened: int
+    closed: int

@@ -158,8 +158,8 @@ class Worker:
         except BlockingIOError:
             return
         match order:
-            case Drain(within=within):
-                self.drain(within)
+            case Drain(within=within, is_replaced=is_replaced):
+                self.drain(within, is_replaced=is_replaced)
             case Cut():
                 self.cut()
             case None:
@@ -170,8 +170,12 @@ class Worker:
             case Load() | Ready():
                 pass
 
-    def drain(self, within: float) -> None:
-        """Accept no more, and end once the last session has; cut what is left after `within` seconds."""
+    def drain(self, within: float, *, is_replaced: bool = False) -> None:
+        """Accept no more, and end once the last session has; cut what is left after `within` seconds.
+
+        `is_replaced`: others serve the same listeners by now. Nothing more of UDP is read then, since two
+        readers of a socket would get a datagram each: a flow that goes on, goes on as one of theirs.
+        """
         if self._draining:
             return
         self._draining = True
@@ -179,6 +183,10 @@ class Worker:
             listener.close()
         for receiver in self.datagram_listeners:
             receiver.drain()
+        if is_replaced:
+            self._report_drops()  # the next ones are the others' to report
+            for receiver in self.datagram_listeners:
+                receiver.unwatch()
         self.reactor.arm(self.reactor.now + within, self)
         if self.flows.count:
             Repeated(self.reactor, LOOK_FOR_QUIET, self._cut_quiet)
@@ -240,7 +248,7 @@ class Worker:
     def _report_drops(self) -> None:
         """Report what the kernel dropped at the UDP listeners since the last time."""
         for listener in self.datagram_listeners:
-            if count := listener.newly_lost():
+            if listener.is_watched and (count := listener.newly_lost()):
                 self._log.warning(
                     Event.DATAGRAMS_DROPPED,
                     rule=listener.route.rule,

@@ -9,11 +9,12 @@ import pytest
 
 from appliance.ruleset import Protocol
 from appliance.supervisor.census import PATIENCE, Census
+from appliance.supervisor.generation import Generation
 from appliance.supervisor.orders import Ask, Line, Load, line_pair
 from appliance.supervisor.place import Place
 from appliance.supervisor.status import RulesetStatus, State, Status
 from tests.unit.net.loop import Loop, loop
-from tests.unit.supervisor.test_binding import bound
+from tests.unit.supervisor.test_binding import bound, ruleset
 
 
 @dataclass
@@ -55,13 +56,9 @@ def asked(workers: int = 2, *listens: str) -> Iterator[Asked]:
             Place(index, 100 + index, mine, is_ready=True, sessions_max=50)
             for index, (mine, _) in enumerate(pairs)
         ]
-        census = Census(
-            made.reactor,
-            places,
-            binder.bound,
-            RulesetStatus("edge.toml", "00", 1),
-            lambda: State.READY,
-        )
+        generation = Generation(ruleset(":80"), RulesetStatus("edge.toml", "00", 1), binder, workers)
+        generation.places = places
+        census = Census(made.reactor, generation, lambda: State.READY)
         try:
             yield Asked(made, census, places, [theirs for _, theirs in pairs])
         finally:
@@ -157,12 +154,11 @@ def test_which_ports_are_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     """In whatever order they were bound: runs of a host and protocol, and unix sockets by themselves."""
     from appliance.supervisor import census  # noqa: PLC0415
     from appliance.supervisor.binding import Bound  # noqa: PLC0415
-    from tests.unit.supervisor.test_binding import ruleset  # noqa: PLC0415
 
     (rule,) = ruleset(":80").rules
     addresses = ["[::]:81", "0.0.0.0:81", "[::]:80", "0.0.0.0:80", "0.0.0.0:83", "unix:/a:1", "unix:/a:2"]
     bounds = [
-        Bound(rule, protocol, address, 0, (), shared=False, inherited=False)
+        Bound(rule, protocol, rule.listen[0], address, 0, (), shared=False, inherited=False)
         for protocol in (Protocol.TCP, Protocol.UDP)
         for address in addresses
         if protocol is Protocol.TCP or not address.startswith("unix")

@@ -1,0 +1,35 @@
+"""`portway reload`: a running gateway reads its ruleset again."""
+
+from typing import Final
+
+import click
+import msgspec
+
+from appliance.cli.admin_option import admin_option
+from appliance.cli.asking import NoAnswerError, ask_gateway, complain_briefly
+from appliance.supervisor.status import Reloaded
+from appliance.values.admin import DEFAULT_ADMIN
+
+_REQUEST: Final = b'{"verb":"reload"}'
+
+
+@click.command(short_help="Have a running gateway read its ruleset again.")
+@admin_option(f"The gateway's admin socket: a path, or @. [default: {DEFAULT_ADMIN}]")
+@click.option("--json", "wants_json", is_flag=True, help="Print what the gateway replied.")
+@click.pass_context
+def reload(ctx: click.Context, admin: str | None, *, wants_json: bool) -> None:
+    """Have a running gateway read its ruleset again, and put it in force.
+
+    Live sessions go on as they are, for drain_timeout at most; a UDP flow begins anew with its next datagram.
+    A ruleset with problems, or an address that cannot be bound, changes nothing: exit status 1.
+    """
+    try:
+        line, told = ask_gateway(admin or DEFAULT_ADMIN, _REQUEST, Reloaded)
+    except NoAnswerError as failed:
+        complain_briefly(failed.what, failed.hint)
+        ctx.exit(1)
+    if wants_json:
+        click.echo(msgspec.json.format(line))
+    else:
+        listeners = f"kept={told.kept} opened={told.opened} closed={told.closed}"
+        click.echo(f"rules={told.rules} listeners: {listeners}")
