@@ -99,16 +99,21 @@ class Bound:
     offset: int
     """Which port of the rule's range, from 0."""
     sockets: tuple[socket.socket, ...]
-    """One per worker, or the shared one."""
+    """One per worker or, after a reload to fewer workers, more; or the shared one."""
+    workers: int
     shared: bool
     """There is one socket: every worker accepts from it, or, of UDP, the first one reads it."""
     inherited: bool
 
-    def socket_for(self, worker: int) -> socket.socket | None:
-        """Give the socket that this worker serves; None when that is another worker's business."""
+    def sockets_for(self, worker: int) -> tuple[socket.socket, ...]:
+        """Give the sockets that this worker serves: none where that is another worker's business.
+
+        Several, where a reload has left more sockets than there are workers: to close one would reset the
+        clients that are about to enter its queue.
+        """
         if not self.shared:
-            return self.sockets[worker]
-        return None if worker and self.protocol is Protocol.UDP else self.sockets[0]
+            return self.sockets[worker :: self.workers]
+        return () if worker and self.protocol is Protocol.UDP else self.sockets
 
     def close(self) -> None:
         """Close every socket."""
@@ -251,7 +256,7 @@ class Binder:
         return found.popleft() if found else None
 
     def _take_over(self, rule: Rule, former: Bound, offset: int) -> socket.socket:
-        """Take a former address's sockets: for fewer workers the first ones, for more some new ones, too."""
+        """Take a former address's sockets, all of them, and make more for more workers."""
         sockets = former.sockets
         self._taken.update(sockets)
         if former.protocol is Protocol.UDP:
@@ -262,7 +267,7 @@ class Binder:
             fresh = [
                 _bound_socket(rule, former.protocol, endpoint) for _ in range(self._workers - len(sockets))
             ]
-            sockets = (*sockets[: self._workers], *fresh)
+            sockets = (*sockets, *fresh)
         self._keep(rule, former.protocol, former.wanted, offset, sockets, inherited=former.inherited)
         return sockets[0]
 
@@ -305,7 +310,17 @@ class Binder:
         text = f"unix:{name}" if isinstance(name, str) else peer_text(name)
         shared = inherited or sockets[0].family == socket.AF_UNIX
         self.bound.append(
-            Bound(rule, protocol, wanted, text, offset, sockets, shared=shared, inherited=inherited)
+            Bound(
+                rule,
+                protocol,
+                wanted,
+                text,
+                offset,
+                sockets,
+                self._workers,
+                shared=shared,
+                inherited=inherited,
+            )
         )
         buffer = min(rule.receive_buffer, LARGEST_BUFFER)
         if protocol is Protocol.UDP and (granted := receive_buffer_of(sockets[0])) < buffer:

@@ -336,7 +336,7 @@ class Master:
                 self._admin.abandon()
             self._reactor.abandon()
             bound = generation.binder.bound
-            mine = {one.socket_for(place.index) for one in bound}
+            mine = {each for one in bound for each in one.sockets_for(place.index)}
             for each in self._generations:
                 for listening in each.binder.sockets() - mine:
                     listening.close()

@@ -6,6 +6,7 @@ to it: what it has accepted it serves.
 
 import resource
 import secrets
+import socket
 from collections.abc import Iterable
 from typing import Final
 
@@ -69,8 +70,8 @@ class Worker:
         """Those whose record is still to be written."""
         self._ids = Ids(secrets.randbits(WORKER_BITS))
         self._log = log
-        listening = tuple(one for one in bound if one.socket_for(index) is not None)
-        protocols = {one.protocol for one in listening}
+        listening = [(one, mine) for one in bound for mine in one.sockets_for(index)]
+        protocols = {one.protocol for one, _ in listening}
         fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.limits = limits(
             fds,
@@ -86,15 +87,16 @@ class Worker:
         self._resolver = Resolver(self.reactor, self._resolve_failed)
         self._upstreams: dict[tuple[str, int], Upstream] = {}
         self._datagram_upstreams: dict[tuple[str, int], DatagramUpstream] = {}
-        self.listeners = [self._listener(one) for one in listening if one.protocol is Protocol.TCP]
+        self.listeners = [
+            self._listener(one, mine) for one, mine in listening if one.protocol is Protocol.TCP
+        ]
         self.datagram_listeners = [
-            self._datagram_listener(one) for one in listening if one.protocol is Protocol.UDP
+            self._datagram_listener(one, mine) for one, mine in listening if one.protocol is Protocol.UDP
         ]
         self.reactor.watch(line.fileno(), IN, self)
 
-    def _listener(self, bound: Bound) -> Listener:
-        rule, mine = bound.rule, bound.socket_for(self._index)
-        assert mine is not None
+    def _listener(self, bound: Bound, mine: socket.socket) -> Listener:
+        rule = bound.rule
         route = Route(
             rule.name,
             bound.address,
@@ -105,9 +107,8 @@ class Worker:
         )
         return Listener(self.reactor, mine, route, self, shared=bound.shared)
 
-    def _datagram_listener(self, bound: Bound) -> DatagramListener:
-        rule, mine = bound.rule, bound.socket_for(self._index)
-        assert mine is not None
+    def _datagram_listener(self, bound: Bound, mine: socket.socket) -> DatagramListener:
+        rule = bound.rule
         route = FlowRoute(
             rule.name,
             bound.address,
@@ -118,7 +119,7 @@ class Worker:
             self.flows.rule(rule.name, rule.max_flows, rule.max_flows_per_client),
             self.datagrams,
         )
-        return DatagramListener(mine, route, is_first=not self._index)
+        return DatagramListener(mine, route, is_first=mine is bound.sockets[0])
 
     def _upstream(self, rule: Rule, offset: int) -> Upstream:
         """Give the dialer of a rule: one for all its listeners, unless each has an endpoint of its own."""

@@ -67,7 +67,7 @@ def test_each_worker_has_a_socket_of_its_own() -> None:
         (one,) = binder.bound
         assert not one.shared
         assert not one.inherited
-        assert [one.socket_for(worker) for worker in range(3)] == list(one.sockets)
+        assert [one.sockets_for(worker) for worker in range(3)] == [(each,) for each in one.sockets]
         assert len({each.fileno() for each in one.sockets}) == 3
         assert len({each.getsockname() for each in one.sockets}) == 1
         assert one.address == f"127.0.0.1:{port_of(one)}"
@@ -215,7 +215,7 @@ def test_a_unix_socket_is_shared_and_leaves_no_file(tmp_path: Path) -> None:
         (one,) = binder.bound
         assert one.shared
         assert one.address == f"unix:{path}"
-        assert one.socket_for(2) is one.socket_for(0)
+        assert one.sockets_for(2) == one.sockets_for(0)
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
     assert not path.exists()
@@ -414,3 +414,31 @@ def test_an_interface_that_is_not_there() -> None:
         assert refusal.address == "[fe80::1%nosuch0]:8080"
         assert "Unknown error" not in refusal.what
         assert "Success" not in refusal.what
+
+
+def test_a_reload_takes_over_every_socket() -> None:
+    """More workers get new ones beside them; of fewer, one serves several, and none is closed."""
+    with bound("127.0.0.1:0", workers=2) as former:
+        more, fewer = Binder(3, former=former.bound), Binder(1, former=former.bound)
+        for binder in (more, fewer):
+            binder.bind(ruleset("127.0.0.1:0"))
+            assert not binder.refused
+        (one,), (grown,), (shrunk,) = former.bound, more.bound, fewer.bound
+        assert (grown.address, shrunk.address) == (one.address, one.address)
+        assert grown.sockets[:2] == shrunk.sockets == one.sockets
+        assert [len(grown.sockets_for(worker)) for worker in range(3)] == [1, 1, 1]
+        assert shrunk.sockets_for(0) == one.sockets
+        assert more.took_over(grown)
+        more.release(former.bound)
+        assert [each.fileno() < 0 for each in grown.sockets] == [False, False, True]
+
+
+def test_an_address_only_the_new_ruleset_has_beside_one_of_all_addresses() -> None:
+    """One's own listener is nobody else's: `127.0.0.1:80` may follow on `:80`."""
+    port = free_for_both_families()
+    with bound(f":{port}") as former:
+        binder = Binder(2, former=former.bound)
+        binder.bind(ruleset(f"127.0.0.1:{port}"))
+        assert not binder.refused
+        assert not binder.took_over(binder.bound[0])
+        binder.release(former.bound)

@@ -67,7 +67,7 @@ def test_each_worker_has_a_socket_of_its_own() -> None:
         assert len({each.fileno() for each in one.sockets}) == 3
         assert len({each.getsockname() for each in one.sockets}) == 1
         for worker, each in enumerate(one.sockets):
-            assert one.socket_for(worker) is each
+            assert one.sockets_for(worker) == (each,)
             assert each.type == socket.SOCK_DGRAM
             assert not each.getblocking()
             assert receive_buffer_of(each) == BUFFER
@@ -250,7 +250,7 @@ def test_an_inherited_socket_is_read_by_one_worker() -> None:
     with bound(("udp", f"127.0.0.1:{port}"), workers=3, inherited=[outside]) as binder:
         (one,) = binder.bound
         assert (one.inherited, one.shared) == (True, True)
-        assert [one.socket_for(worker) for worker in range(3)] == [outside, None, None]
+        assert [one.sockets_for(worker) for worker in range(3)] == [(outside,), (), ()]
         assert not outside.getblocking()
         assert receive_buffer_of(outside) == BUFFER
         assert not binder.unused

@@ -158,7 +158,7 @@ def test_which_ports_are_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     (rule,) = ruleset(":80").rules
     addresses = ["[::]:81", "0.0.0.0:81", "[::]:80", "0.0.0.0:80", "0.0.0.0:83", "unix:/a:1", "unix:/a:2"]
     bounds = [
-        Bound(rule, protocol, rule.listen[0], address, 0, (), shared=False, inherited=False)
+        Bound(rule, protocol, rule.listen[0], address, 0, (), 1, shared=False, inherited=False)
         for protocol in (Protocol.TCP, Protocol.UDP)
         for address in addresses
         if protocol is Protocol.TCP or not address.startswith("unix")
