@@ -5,7 +5,7 @@ from typing import Final
 STARTER: Final = """\
 # The ruleset of this host's gateway. After a change:
 #
-#     portway check /etc/portway/rules.toml && systemctl restart portway
+#     systemctl reload portway
 #
 # Every key: docs/ruleset.md of the project, or `portway schema`.
 

@@ -7,8 +7,7 @@ from appliance.host.layout import ACCOUNT, ADMIN, LAUNCHER, RULES
 UNIT_TEXT: Final = f"""\
 # Made by `portway install`, which replaces it. What is to differ goes into a drop-in: systemctl edit portway
 #
-# A new ruleset:   portway check {RULES} && systemctl restart portway
-# (There is no ExecReload=: a running gateway does not take up another ruleset.)
+# A new ruleset:   systemctl reload portway
 # A new version:   NEW-PORTWAY install --now
 # The one before:  /opt/portway/previous/portway install --now
 
@@ -26,6 +25,9 @@ NotifyAccess=main
 WatchdogSec=30
 ExecStartPre={LAUNCHER} check {RULES}
 ExecStart={LAUNCHER} run {RULES}
+# Problems of the ruleset are a reload that failed, and change nothing.
+ExecReload={LAUNCHER} check {RULES}
+ExecReload=/bin/kill -HUP $MAINPID
 # Where `portway status` asks; a ruleset that names an address itself ([gateway] admin) goes first.
 Environment=PORTWAY_ADMIN={ADMIN}
 Restart=always
