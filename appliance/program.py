@@ -54,8 +54,8 @@ def settle() -> None:
     """See to what is not as it is under a plain interpreter; before anything else is done."""
     if not is_frozen():
         return
-    # PyInstaller's, for its own libraries, where neither launcher nor single file started it. The loader has read
-    # it; other programs must not.
+    # PyInstaller's, for its own libraries, where neither launcher nor single file started it. The loader has
+    # read it; other programs must not.
     before = os.environ.pop(f"{LIBRARY_PATH}_ORIG", None)
     if before is not None:
         os.environ[LIBRARY_PATH] = before

@@ -35,9 +35,9 @@ LOCKS: Final = (ROOT / "requirements.lock", BUILD / "requirements.lock")
 
 DYNAMIC_LOADERS: Final = {"x86_64": "ld-linux-x86-64.so.2", "aarch64": "ld-linux-aarch64.so.1"}
 
-# PyInstaller's bootloader puts its folder into LD_LIBRARY_PATH and starts itself anew, for which it needs /proc, or the
-# system's loader. The three variables say that it has done so (bootloader/src/pyi_main.c: level -1 is "needs restart"):
-# --library-path does the same, and other programs that Portway starts are not led to these libraries.
+# PyInstaller's bootloader puts its folder into LD_LIBRARY_PATH and starts itself anew, for which it needs
+# /proc or the system's loader. The three variables say that it has done so (bootloader/src/pyi_main.c, 6.x:
+# level -1 is "needs restart"): --library-path does the same, and leads no other program to these libraries.
 LAUNCHER: Final = """\
 #!/bin/sh
 # Starts Portway with the loader and the libraries of this folder, whatever the host has.
@@ -66,6 +66,7 @@ def main() -> None:
     for made in (DIST / "portway", DIST / f"{name}.tar.gz"):
         print(f"{made.stat().st_size:>11,} B  {made.relative_to(ROOT)}")
     print(f"{sum(file.stat().st_size for file in folder.rglob('*')):>11,} B  {folder.relative_to(ROOT)}/")
+    _run(sys.executable, str(BUILD / "selftest.py"), version())
 
 
 def _options() -> argparse.Namespace:
