@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check test test-image bench binary vm reference lock clean
+.PHONY: help setup run demo check test test-image bench binary image vm reference lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ test: check ## Everything from source: as check, and fuzz, contract, end to end,
 	tests/setup-peers
 	$(BIN)/pytest -q --durations=15 --ignore=tests/forms
 
-test-image: binary $(VENV)/dev.done ## What is built: one suite over every form, and end to end through the binary
+test-image: image $(VENV)/dev.done ## What is built: one suite over every form, and end to end through the binary
 	tests/setup-peers
 	$(BIN)/pytest -q --durations=15 tests/forms
 	$(BIN)/pytest -q --form=single tests/e2e tests/capacity
@@ -45,6 +45,10 @@ bench: $(VENV)/dev.done ## Portway beside nginx, HAProxy and socat on this machi
 binary: ## The frozen program: dist/portway, one file; dist/portway-*.tar.gz, a folder
 	build/setup-tools
 	$(FREEZE_PYTHON) build/freeze.py
+
+image: binary ## The container image: dist/portway-oci.tar
+	image/container/setup-tools
+	$(FREEZE_PYTHON) -m image.container.build
 
 vm: binary ## The disk image of the VM: dist/portway.raw and .qcow2
 	image/vm/setup-tools

@@ -22,13 +22,14 @@ from tests.e2e.peers import (
     read_to_end,
     refusing,
 )
+from tests.forms.container import Container
 from tests.forms.form import Form, Running
 from tests.forms.local import Local
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
-FORMS: tuple[Form, ...] = (Local("source"), Local("single"), Local("folder"))
+FORMS: tuple[Form, ...] = (Local("source"), Local("single"), Local("folder"), Container())
 
 SIZE = 3 << 20
 CLIENTS = 50

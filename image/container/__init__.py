@@ -1,0 +1,1 @@
+"""Builds the container image: `python -m image.container.build`."""

@@ -1,0 +1,88 @@
+"""`make image`: dist/portway-oci.tar, from dist/folder. Standard library only; runs buildah."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from appliance import __version__
+from image.container import archive
+from image.container.rootfs import lay_out
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+HERE: Final = ROOT / "image" / "container"
+DIST: Final = ROOT / "dist"
+CACHE: Final = ROOT / ".cache" / "container"
+
+EPOCH: Final = 1_700_000_000
+"""The time of everything in the image where SOURCE_DATE_EPOCH does not say another."""
+
+NAME: Final = f"localhost/portway:{__version__}"
+
+
+def main() -> None:
+    """Build it, or say what is missing."""
+    folder = DIST / "folder"
+    if not folder.is_dir():
+        sys.exit("image: there is no dist/folder; `make binary` makes it")
+    epoch = int(os.environ.get("SOURCE_DATE_EPOCH", EPOCH))
+    lay_out(CACHE / "rootfs", folder, HERE / "rules.toml")
+    made = DIST / "portway-oci.tar"
+    manifest = archive.write(_build(epoch), made, NAME, epoch)
+    print(f"{made.stat().st_size:>11,} B  {made.relative_to(ROOT)}  {NAME}")
+    print(f"               {manifest['digest']}")
+
+
+def labels() -> dict[str, str]:
+    """Say what the image is, in the words of the OCI image-spec (annotations)."""
+    said = {
+        "title": "Portway",
+        "description": "A gateway that exposes intranet servers: TCP and UDP forwarding by one ruleset",
+        "version": __version__,
+        "revision": _revision(),
+    }
+    return {f"org.opencontainers.image.{key}": value for key, value in said.items() if value}
+
+
+def _revision() -> str:
+    """Name the commit: PORTWAY_REVISION's, where this is no clone; nothing, where nobody knows."""
+    told = os.environ.get("PORTWAY_REVISION")
+    if told is not None:
+        return told
+    asked = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "HEAD"], check=False, capture_output=True, text=True
+    )
+    return asked.stdout.strip()
+
+
+def _build(epoch: int) -> Path:
+    """Let buildah make the image, in a store of its own; give the folder that it is pushed into."""
+    store, pushed, image = CACHE / "store", CACHE / "pushed", CACHE / "id"
+    for old in (store, CACHE / "run", pushed):
+        shutil.rmtree(old, ignore_errors=True)
+    _buildah(
+        "build", "--quiet", "--format=docker", "--identity-label=false", f"--timestamp={epoch}",
+        *(f"--label={key}={value}" for key, value in labels().items()),
+        f"--iidfile={image}", f"--file={HERE / 'Containerfile'}", str(CACHE),
+    )  # fmt: skip
+    # Not compressed: two versions of buildah compress differently.
+    _buildah("push", "--quiet", "--disable-compression", "--format=v2s2", image.read_text(), f"dir:{pushed}")
+    return pushed
+
+
+def _buildah(verb: str, *words: str) -> None:
+    place = (f"--root={CACHE / 'store'}", f"--runroot={CACHE / 'run'}", "--storage-driver=vfs")
+    try:
+        subprocess.run(
+            ["buildah", "--log-level=error", *place, verb, *words], check=True, stdout=subprocess.DEVNULL
+        )
+    except FileNotFoundError:
+        sys.exit("image: buildah is not installed; `build/setup-tools` installs what is needed")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"image: buildah {verb} ended with status {error.returncode}")
+
+
+if __name__ == "__main__":
+    main()
