@@ -3,12 +3,15 @@
 PYTHON ?= python3
 # What is frozen: Debian's, with its security updates. It links no path of its own into the binary.
 FREEZE_PYTHON ?= /usr/bin/python3.11
+# What `make release` builds; the disk image of the VM is for this architecture only, so far.
+FORMS ?= binary image $(if $(filter x86_64,$(shell uname -m)),vm)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check test test-image bench binary image vm reference lock clean
+.PHONY: help setup run demo check test test-image bench binary image vm release artefacts sign publish reproduce
+.PHONY: lint-workflows reference lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +57,24 @@ vm: binary ## The disk image of the VM: dist/portway.raw and .qcow2
 	image/vm/setup-tools
 	$(FREEZE_PYTHON) -m image.vm.build
 
+release: artefacts sign ## All of it for this machine, signed: dist/release
+
+artefacts: $(FORMS) $(VENV)/dev.done ## The forms, SBOM, licences and notes: dist/release
+	$(BIN)/python -m build.release
+
+sign: ## SHA256SUMS of dist/release, and its signature
+	build/install-missing sign minisign:minisign
+	$(PYTHON) -m build.sign
+
+publish: ## Put dist/release where people find it; for CI, at a tag
+	$(PYTHON) -m build.publish
+
+reproduce: ## Build twice in different surroundings and compare; FORMS="binary" for some
+	$(FREEZE_PYTHON) -m build.reproduce $(FORMS)
+
+lint-workflows: $(VENV)/dev.done ## What CI does, by actionlint and zizmor
+	$(BIN)/python -m build.workflows
+
 reference: $(VENV)/dev.done ## Write docs/ruleset.md and docs/log.md anew from the model
 	$(BIN)/python -m appliance.ruleset.reference > docs/ruleset.md
 	$(BIN)/python -m appliance.observe.reference > docs/log.md
@@ -66,6 +87,8 @@ lock: $(VENV)/dev.done ## Pin every dependency anew, with hashes
 		--no-emit-trusted-host --upgrade --extra dev -o requirements-dev.lock pyproject.toml
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
 		--no-emit-trusted-host --upgrade -c requirements.lock -o build/requirements.lock build/requirements.in
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host --upgrade -o build/workflows.lock build/workflows.in
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) dist .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

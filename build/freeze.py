@@ -93,7 +93,7 @@ def version() -> str:
 def _environment(also: list[str]) -> Path:
     """Make a virtual environment of exactly what the locks name, once for each state of them."""
     wanted = hashlib.sha256(b"".join(lock.read_bytes() for lock in LOCKS))
-    wanted.update(f"{sys.version} {also}".encode())
+    wanted.update(f"{sys.version} {also} report".encode())
     place = CACHE / f"venv-{wanted.hexdigest()[:16]}"
     done = place / "done"
     if not done.exists():
@@ -106,7 +106,13 @@ def _environment(also: list[str]) -> Path:
             "--quiet",
             "--no-compile",
         )
-        _run(*pip, "--require-hashes", *(word for lock in LOCKS for word in ("-r", str(lock))))
+        # The report is what build/parts.py knows the archives' hashes from.
+        _run(
+            *pip,
+            f"--report={place / 'report.json'}",
+            "--require-hashes",
+            *(word for lock in LOCKS for word in ("-r", str(lock))),
+        )
         if also:
             _run(*pip, *also)
         done.touch()
@@ -139,6 +145,7 @@ def freeze_folder(environment: Path, loader: str, also: list[str]) -> Path:
         shutil.copyfile(source, folder / "app" / "_internal" / library)
     shutil.copyfile(_interpreter(folder / "app" / "portway"), folder / "lib" / loader)
     (folder / "portway").write_text(LAUNCHER.format(loader=loader))
+    _run(sys.executable, "-m", "build.licences", str(folder / "LICENSES.txt"), cwd=ROOT)
     for path in folder.rglob("*"):
         is_program = path.is_dir() or path.name in {"portway", loader}
         path.chmod(0o755 if is_program else 0o644)

@@ -1,0 +1,1 @@
+"""Freezes the program and makes releases of it."""
