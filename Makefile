@@ -75,9 +75,10 @@ reproduce: ## Build twice in different surroundings and compare; FORMS="binary" 
 lint-workflows: $(VENV)/dev.done ## What CI does, by actionlint and zizmor
 	$(BIN)/python -m build.workflows
 
-reference: $(VENV)/dev.done ## Write docs/ruleset.md and docs/log.md anew from the model
+reference: $(VENV)/dev.done ## Write docs/ruleset.md, docs/log.md and docs/machine.md anew from the model
 	$(BIN)/python -m appliance.ruleset.reference > docs/ruleset.md
 	$(BIN)/python -m appliance.observe.reference > docs/log.md
+	$(BIN)/python -m appliance.machine.reference > docs/machine.md
 
 lock: $(VENV)/dev.done ## Pin every dependency anew, with hashes
 	$(PIP) install pip-tools
