@@ -51,7 +51,7 @@ struct trailer { /* little-endian, as every machine that this is built for */
 };
 static const char MAGIC[8] = "PORTWAY1";
 
-static const char *why = ""; /* what the last place refused, for the message */
+static const char *where = "", *why = ""; /* what the first place refused that is there at all, for the message */
 
 /* -- the packed tar ----------------------------------------------------------------------------------------- */
 
@@ -264,14 +264,17 @@ static int unpack_somewhere(char folder[PATH_MAX]) {
     char runtime[64];
     snprintf(runtime, sizeof runtime, "/run/user/%u", (unsigned)getuid());
     const char *places[] = {getenv("TMPDIR"), "/tmp", "/var/tmp", runtime, "/dev/shm", "/run", "."};
-    int reason = 0;
+    int reason = ENOENT;
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         if (!places[i] || !*places[i])
             continue;
         int lifeline = unpack_in(places[i], folder);
         if (lifeline >= 0)
             return lifeline;
-        reason = reason && errno == ENOENT ? reason : errno; /* "no space" says more than "no /run/user/0" */
+        if (reason == ENOENT) {
+            where = places[i];
+            reason = errno;
+        }
     }
     why = strerror(reason);
     return -1;
@@ -284,6 +287,7 @@ static char *in_folder(const char *folder, const char *name) {
 
 static int become(const char *folder, int lifeline, int count, char **words) {
     char *loader = in_folder(folder, "lib/" LOADER), *program = in_folder(folder, "app/portway"), *number;
+    where = folder;
     char *first[] = {loader, "--library-path", in_folder(folder, "app/_internal"), "--argv0", program, program};
     char **command = calloc((size_t)count + sizeof first / sizeof *first, sizeof *command);
     memcpy(command, first, sizeof first);
@@ -309,9 +313,9 @@ int main(int count, char **words) {
     int lifeline = unpack_somewhere(folder);
     int status = lifeline < 0 ? FAILED : become(folder, lifeline, count, words);
     fprintf(stderr,
-            "portway: cannot unpack itself: %s\n"
+            "portway: cannot unpack itself into %s: %s\n"
             "  hint: name a folder with 32 MB of room from which programs may run: TMPDIR=/some/folder portway ...; "
             "or use the folder form (portway-*.tar.gz)\n",
-            why);
+            where, why);
     return status;
 }
