@@ -131,11 +131,16 @@ def _rule(route: Route) -> str:
     )
 
 
-def _portway(directory: Path, routes: Routes) -> list[list[str]]:
+def portway_ruleset(directory: Path, routes: Routes) -> Path:
+    """Write what Portway runs on; give the file."""
     rules = "".join(_rule(route) for route in routes)
     ruleset = directory / "ruleset.toml"
     ruleset.write_text(f"[gateway]\nworkers = 1\n{rules}")
-    return [[sys.executable, "-m", "appliance", "run", str(ruleset)]]
+    return ruleset
+
+
+def _portway(directory: Path, routes: Routes) -> list[list[str]]:
+    return [[sys.executable, "-m", "appliance", "run", str(portway_ruleset(directory, routes))]]
 
 
 def _nginx_modules() -> Path:
