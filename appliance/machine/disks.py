@@ -1,14 +1,13 @@
 """Disks and what is on them: file systems found by label, read from their first blocks, as blkid(8) does."""
 
 import os
-import re
 import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from appliance.machine.syscalls import MountFlag, mount
 
@@ -43,22 +42,6 @@ class Found:
     device: str
     file_system: FileSystem
     signature: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Booted:
-    """What the boot loader said to the kernel: which disk it is, and whether its slot is on trial."""
-
-    signature: int | None
-    is_trial: bool
-
-    @classmethod
-    def of(cls, command_line: str) -> Self:
-        """Read /proc/cmdline."""
-        words = dict(word.partition("=")[::2] for word in command_line.split())
-        signature = words.get("portway.disk", "")
-        known = re.fullmatch("0x[0-9a-f]{1,8}", signature)
-        return cls(int(signature, 16) if known else None, "portway.trial" in words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,6 @@ from appliance.machine.children import (
 )
 from appliance.machine.config import NETWORK, first
 from appliance.machine.console import KEPT, Console, open_device, open_pipe
-from appliance.machine.disks import Booted
 from appliance.machine.drivers import Arrivals, Drivers, loaded, modaliases, read_list
 from appliance.machine.network import Network
 from appliance.machine.network_file import read_network
@@ -33,6 +32,7 @@ from appliance.machine.network_model import NetworkFile
 from appliance.machine.power import Buttons, go_down
 from appliance.machine.privileges import GID, UID
 from appliance.machine.signals import Signals
+from appliance.machine.slots import Booted
 from appliance.machine.start import on_failure
 from appliance.machine.storage import Storage
 from appliance.machine.syscalls import Restart
@@ -83,6 +83,7 @@ class Machine:
         self._clock_servers: tuple[str, ...] = ()
         self._ready_at: float | None = None
         self._is_healthy = False
+        self._is_kept = False
         self._down: Restart | None = None
         self._shown = ""
         self._is_screen_due = False
@@ -193,11 +194,19 @@ class Machine:
         self._is_healthy = True
         if self._candidate:
             self._storage.keep(self._candidate)
+        self._keep_slot()
+        self._show_soon()
+
+    def _keep_slot(self) -> None:
+        """Keep the slot on trial: the gateway is well, and there is a network, so a driver for its card."""
+        shown = self._network.shown() if self._network else ()
+        if self._is_kept or not self._is_healthy or not any(each.addresses for each in shown):
+            return
+        self._is_kept = True
         try:
             self._notes += upgrade.keep(self._command_line, self._storage.disk)
         except OSError as error:
             self._problems.append(f"keeping the new slot: {error.strerror or error}")
-        self._show_soon()
 
     def _gateway_ended(self, status: int) -> None:
         pid, self._gateway = self._gateway, 0
@@ -226,7 +235,7 @@ class Machine:
         return True
 
     def _end_trial(self) -> None:
-        if not self._is_healthy and self._down is None:
+        if not self._is_kept and self._down is None:
             self._crashed(f"the new slot was not healthy within {TRIAL:.0f} s")
 
     def _crashed(self, reason: str, pid: int = 0, how: dict[str, object] | None = None) -> None:
@@ -313,6 +322,7 @@ class Machine:
     def _changed(self) -> None:
         """Something about the network is different."""
         self._journal.wrote()
+        self._keep_slot()
         if self._ready_at is not None:
             self._keep_time()
         self._show_soon()

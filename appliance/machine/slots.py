@@ -16,6 +16,7 @@ kernel's command line.
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -48,7 +49,7 @@ class Booted:
 
     slot: str = ""
     signature: int | None = None
-    trial: bool = False
+    is_trial: bool = False
 
     @classmethod
     def of(cls, command_line: str) -> Self:
@@ -93,9 +94,16 @@ class Slot:
         return grubenv.render({**names, "arguments": self.arguments})
 
 
-def digest(contents: bytes) -> str:
-    """Sum up a slot's bytes, its own description left out."""
-    return hashlib.sha256(contents[: HEADER.start] + contents[HEADER.stop :]).hexdigest()
+def digest(pieces: Iterable[bytes]) -> str:
+    """Sum up a slot's bytes, its own description left out, which the first piece must hold in whole."""
+    summed = hashlib.sha256()
+    for number, piece in enumerate(pieces):
+        if number:
+            summed.update(piece)
+        else:
+            summed.update(piece[: HEADER.start])
+            summed.update(piece[HEADER.stop :])
+    return summed.hexdigest()
 
 
 def signature(boot_sector: bytes) -> int:

@@ -10,7 +10,6 @@ from appliance import __version__
 from appliance.machine import crash, mounts
 from appliance.machine.config import LAST_GOOD, NETWORK, RULES, Place
 from appliance.machine.disks import (
-    Booted,
     ConfigDisk,
     Found,
     choose_config,
@@ -25,6 +24,7 @@ from appliance.machine.disks import (
 from appliance.machine.drivers import Drivers, modaliases
 from appliance.machine.privileges import GID, UID
 from appliance.machine.rules import Candidate
+from appliance.machine.slots import Booted
 from appliance.machine.syscalls import unmount
 from appliance.observe.log import wall_clock
 

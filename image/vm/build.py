@@ -17,7 +17,12 @@ EPOCH = 1_700_000_000
 """The time of everything in the image where SOURCE_DATE_EPOCH does not say another."""
 ROOM = "128M"
 """The virtual size of the qcow2: it has the room for slot b."""
-ARGUMENTS = f"console=tty0 console=ttyS0,115200 panic=10 oops=panic rdinit={initramfs.INIT} -- machine"
+ARGUMENTS = (
+    "console=tty0 console=ttyS0,115200 panic=10 oops=panic "
+    # Environment of PID 1: PyInstaller's bootloader need not start itself once more for a library path.
+    f"_PYI_ARCHIVE_FILE={initramfs.INIT} _PYI_PARENT_PROCESS_LEVEL=-1 _PYI_LINUX_PROCESS_NAME=portway "
+    f"rdinit={initramfs.INIT} -- machine"
+)
 """The last console is /dev/console. A kernel that fails restarts after 10 s; what follows -- is PID 1's."""
 FILES = ("README.txt", "rules.toml", "network.toml")
 

@@ -88,7 +88,7 @@ def _slot(contents: Contents, serial: int) -> bytes:
         raise SystemExit(f"vm: a slot of {shape.sectors} sectors; it may have {SPAN}")
     data = fat.build(shape, "SLOT", serial, SLOTS["a"], files, contents.epoch)
     slot = Slot(contents.version, shape.sectors, "", contents.arguments)
-    header = replace(slot, sha256=digest(data)).render()
+    header = replace(slot, sha256=digest([data])).render()
     return data[: HEADER.start] + header + data[HEADER.stop :]
 
 

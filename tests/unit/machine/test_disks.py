@@ -4,12 +4,10 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.machine.disks import (
-    Booted,
     FileSystem,
     Found,
     choose_config,
@@ -109,20 +107,6 @@ def test_seed_and_state() -> None:
     assert choose_state([other, small]) == small
     assert choose_state([other]) is None
     assert choose_seed([]) is None
-
-
-@pytest.mark.parametrize(
-    ("line", "signature", "trial"),
-    [
-        ("console=ttyS0 portway.disk=0x1a2b3c4d portway.slot=a -- machine", 0x1A2B3C4D, False),
-        ("portway.disk=0x1 portway.trial", 1, True),
-        ("portway.disk=nonsense quiet", None, False),
-        ("", None, False),
-    ],
-)
-def test_what_the_boot_loader_says(line: str, signature: int | None, trial: bool) -> None:
-    """Signature and trial are words of the kernel's command line."""
-    assert Booted.of(line) == Booted(signature, trial)
 
 
 def test_partitions_and_their_disks(tmp_path: Path) -> None:

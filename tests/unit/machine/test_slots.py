@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from appliance.machine import grubenv, slots
-from appliance.machine.slots import HEADER, SECTOR, SLOTS, SPAN, Slot
+from appliance.machine.slots import HEADER, SECTOR, SLOTS, SPAN, Booted, Slot
 
 SLOT = Slot("1.2.0", 50000, "ab" * 32, "console=ttyS0 rdinit=/portway/app/portway -- machine")
 
@@ -37,9 +37,9 @@ def test_the_sum_leaves_the_description_out() -> None:
     """The SHA-256 is of everything else: any other byte changes it."""
     contents = bytes(16 * SECTOR)
     described = contents[: HEADER.start] + SLOT.render() + contents[HEADER.stop :]
-    assert slots.digest(described) == slots.digest(contents)
-    assert slots.digest(described[:-1] + b"x") != slots.digest(contents)
-    assert slots.digest(b"x" + described[1:]) != slots.digest(contents)
+    assert slots.digest([described[:4096], described[4096:]]) == slots.digest([contents])
+    assert slots.digest([described[:-1] + b"x"]) != slots.digest([contents])
+    assert slots.digest([b"x" + described[1:]]) != slots.digest([contents])
 
 
 def test_a_partition_is_entered() -> None:
@@ -74,3 +74,17 @@ def test_the_newer_version_is_wanted(older: str, newer: str) -> None:
     assert not slots.wanted(older, newer, "")
     assert not slots.wanted(newer, newer, "")
     assert not slots.wanted(newer, older, refused=newer)
+
+
+@pytest.mark.parametrize(
+    ("line", "booted"),
+    [
+        ("console=ttyS0 portway.disk=0x1a2b3c4d portway.slot=a -- machine", Booted("a", 0x1A2B3C4D)),
+        ("portway.disk=0x1 portway.slot=b portway.trial", Booted("b", 1, is_trial=True)),
+        ("portway.disk=nonsense portway.slot=c quiet", Booted()),
+        ("", Booted()),
+    ],
+)
+def test_what_the_boot_loader_says(line: str, booted: Booted) -> None:
+    """Disk, slot and trial are words of the kernel's command line."""
+    assert Booted.of(line) == booted

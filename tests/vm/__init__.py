@@ -1,0 +1,1 @@
+"""The disk image, started: firmware, disks, configuration, upgrades."""
