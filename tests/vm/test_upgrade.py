@@ -1,6 +1,8 @@
 """A/B: a newer image on another disk is tried once; kept when it is well, taken back when it is not."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,13 +15,13 @@ NEWER = "99.0.0"
 CONFIGURATION = Path(image.__file__).with_name("grub.cfg")
 
 
-def _newer(folder: Path, **changes: bytes | str) -> Path:
+def _newer(folder: Path, **changes: Any) -> Path:
     """Make an image that calls itself newer: this one's kernel and initramfs, with changes."""
-    files = {"kernel": (DIST / "vm/vmlinuz").read_bytes(), "initrd": (DIST / "vm/initrd").read_bytes()}
+    kernel, initrd = ((DIST / "vm" / name).read_bytes() for name in ("vmlinuz", "initrd"))
     arguments = (DIST / "vm/cmdline").read_text().strip()
-    given = {"version": NEWER, "arguments": arguments, "files": {}, "epoch": EPOCH, **files, **changes}
+    contents = replace(image.Contents(NEWER, kernel, initrd, arguments, {}, EPOCH), **changes)
     path = folder / "newer.raw"
-    path.write_bytes(image.build(image.Contents(**given), CONFIGURATION.read_text()))  # type: ignore[arg-type]
+    path.write_bytes(image.build(contents, CONFIGURATION.read_text()))
     return path
 
 
@@ -45,7 +47,7 @@ def test_a_new_version_is_kept(tmp_path: Path, firmware: Firmware) -> None:
         assert "trying Portway" not in machine.log()
 
 
-BROKEN = {
+BROKEN: dict[str, dict[str, bytes | str]] = {
     "no kernel": {"kernel": bytes(1 << 20)},
     "no system": {"arguments": "console=ttyS0 panic=1 rdinit=/nothing"},
 }
