@@ -9,8 +9,9 @@ import subprocess
 from pathlib import Path
 
 from appliance import __version__
+from image.contents import listing
 from image.vm import disk, initramfs
-from image.vm.kernel import fetch
+from image.vm.kernel import Kernel, fetch, modules, wanted
 
 HERE = Path(__file__).parent
 EPOCH = 1_700_000_000
@@ -42,7 +43,19 @@ def main() -> None:
     (options.out / "vm/initrd").write_bytes(initrd)
     (options.out / "vm/cmdline").write_text(ARGUMENTS + "\n")
     convert(raw, options.out / "portway.qcow2")
+    listed = contents_of(options.cache / "tree", kernel)
+    (options.out / "portway-vm-files.txt").write_text(listed)
     print(f"{raw}: {raw.stat().st_size} bytes, {kernel.package} {kernel.package_version}")
+
+
+def contents_of(tree: Path, kernel: Kernel) -> str:
+    """List the files of the initramfs, which is all of the system."""
+    chosen, asked = modules(kernel), wanted()
+    names = {module.name: f"lib/modules/{module.file.name}" for module in chosen}
+    by = {name: module.name for module in chosen for name in module.depends}
+    reasons = {names[name]: asked.get(name) or f"needed by {by[name]}" for name in names}
+    owner = f"{kernel.package} {kernel.package_version}"
+    return listing(tree, dict.fromkeys(names.values(), owner), reasons)
 
 
 def convert(raw: Path, qcow2: Path) -> None:

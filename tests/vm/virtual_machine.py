@@ -10,6 +10,7 @@ what comes to a port of 127.0.0.1 in `ports` goes to the same port of the machin
 """
 
 import json
+import platform
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Self
+
+import pytest
 
 from tests.e2e import needs
 from tests.e2e.gateway import wait_for
@@ -45,7 +48,9 @@ class Firmware(Enum):
 
 def needed() -> None:
     """Have the image and what starts it."""
-    for program in ("qemu-system-x86_64", "mcopy"):
+    if platform.machine() != "x86_64":
+        pytest.skip("the disk image is for x86_64")
+    for program in ("qemu-system-x86_64", "qemu-img", "mcopy"):
         needs.program(program)
     if not _OVMF.exists():
         needs.lack("ovmf is not installed")
