@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from appliance.cli.problems import complain
@@ -36,6 +37,9 @@ def reread_of(path: str) -> Reread:
     """Make what reads the ruleset at `path` again."""
 
     def reread() -> Loaded | str:
+        if Path(path).exists() and not Path(path).is_file():
+            # A FIFO that nobody writes to, such as bash's <(...) by now, would hold the master up for ever.
+            return f"{path} is no file to read again: restart to apply a new ruleset"
         ruleset, text = load_with_text(path)
         if isinstance(ruleset, Ruleset):
             return ruleset, ruleset_status(path, text, ruleset), workers_of(ruleset)

@@ -22,7 +22,7 @@ from collections.abc import Container, Hashable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from appliance.net.datagram_sockets import (
     datagram_socket,
@@ -61,6 +61,10 @@ _HINTS: Final = {
 }
 
 _NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+
+
+_Port: TypeAlias = tuple[Protocol, int, int]
+"""A protocol, a family of addresses, and a port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,26 +143,33 @@ class Binder:
     """Binds the addresses of a ruleset for a number of workers."""
 
     def __init__(
-        self, workers: int, inherited: Iterable[socket.socket] = (), former: Iterable[Bound] = ()
+        self, workers: int, inherited: Iterable[socket.socket] = (), former: Iterable["Binder"] = ()
     ) -> None:
-        """`former` is what another ruleset of this process has bound, whose sockets may be taken over."""
+        """`former` have bound other rulesets of this process, the latest first: theirs may be taken over."""
         self._workers = workers
         self._former: dict[Hashable, deque[Bound]] = defaultdict(deque)
         self._taken: set[socket.socket] = set()
         self.unused = list(inherited)
         """Inherited sockets that no rule asked for, so far."""
         self.bound: list[Bound] = []
-        self._ports: set[tuple[Protocol, int, int]] = set()
+        self._ports: set[_Port] = set()
+        """Those that were bound here, also after they were given up: a worker that drains may have one."""
         self.small_buffers: dict[str, int] = {}
         """Rules whose UDP sockets were granted a smaller receive buffer than they ask for, and how small."""
         self.refused: list[Refusal] = []
         self.without_ipv6: list[str] = []
         """Addresses of both families that got IPv4 only."""
-        for bound in former:
-            self._former[_key(bound.rule, bound.protocol, bound.wanted)].append(bound)
-            if not bound.wanted.is_unix:
-                one = bound.sockets[0]
-                self._ports.add((bound.protocol, one.family, one.getsockname()[1]))
+        self._former_ports: set[_Port] = set()
+        self._note_down(former)
+
+    def _note_down(self, former: Iterable["Binder"]) -> None:
+        known: set[socket.socket] = set()
+        for binder in former:
+            self._former_ports |= binder._ports  # noqa: SLF001  one of this class
+            for bound in binder.bound:
+                if bound.sockets[0] not in known:
+                    known.add(bound.sockets[0])
+                    self._former[_key(bound.rule, bound.protocol, bound.wanted)].append(bound)
 
     def bind(self, ruleset: Ruleset) -> None:
         """Bind every address; look at `refused` afterwards. On a refusal the caller closes what was bound."""
@@ -166,6 +177,11 @@ class Binder:
             for address in rule.listen:
                 for offset in range(address.port_count):
                     self._bind_one(rule, _one(address, offset), offset)
+        # Last, and only if all else went well: a client may be in a new socket's queue at once, and would be
+        # reset where a refusal closed that again.
+        for position, bound in enumerate(self.bound):
+            if not self.refused and self.took_over(bound):
+                self._fit(position, bound)
 
     def close(self) -> None:
         """Give everything up."""
@@ -256,20 +272,29 @@ class Binder:
         return found.popleft() if found else None
 
     def _take_over(self, rule: Rule, former: Bound, offset: int) -> socket.socket:
-        """Take a former address's sockets, all of them, and make more for more workers."""
+        """Take a former address's sockets, all of them."""
         sockets = former.sockets
         self._taken.update(sockets)
         if former.protocol is Protocol.UDP:
             for receiver in sockets:
                 grow_receive_buffer(receiver, rule.receive_buffer)
-        if not former.shared:
-            endpoint = replace(endpoint_of(former.wanted), sockaddr=sockets[0].getsockname())
-            fresh = [
-                _bound_socket(rule, former.protocol, endpoint) for _ in range(self._workers - len(sockets))
-            ]
-            sockets = (*sockets, *fresh)
+        if not former.wanted.is_unix:
+            self._ports.add((former.protocol, sockets[0].family, sockets[0].getsockname()[1]))
         self._keep(rule, former.protocol, former.wanted, offset, sockets, inherited=former.inherited)
         return sockets[0]
+
+    def _fit(self, position: int, bound: Bound) -> None:
+        """Make more sockets for more workers than the former ruleset had."""
+        missing = 0 if bound.shared else self._workers - len(bound.sockets)
+        for _ in range(missing):
+            one = self.bound[position]
+            endpoint = replace(endpoint_of(one.wanted), sockaddr=one.sockets[0].getsockname())
+            try:
+                fresh = _bound_socket(one.rule, one.protocol, endpoint)
+            except OSError as error:
+                self.refused.append(Refusal(one.rule.name, one.address, error, one.protocol))
+                return
+            self.bound[position] = replace(one, sockets=(*one.sockets, fresh))
 
     def _probed(self, protocol: Protocol, endpoint: Endpoint, port: int) -> Endpoint:
         """Look whether nobody else has the address; give it with the port, which the kernel may pick."""
@@ -279,7 +304,8 @@ class Binder:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if endpoint.family == socket.AF_INET6:
                 probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if (protocol, endpoint.family, port) in self._ports:  # ours, at another address of this host
+            ours = protocol, endpoint.family, port
+            if ours in self._ports or ours in self._former_ports:  # at another address of this host, or still
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             probe.bind(endpoint.sockaddr)
             return replace(endpoint, sockaddr=probe.getsockname())

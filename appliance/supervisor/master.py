@@ -34,7 +34,7 @@ from appliance.supervisor.census import Census
 from appliance.supervisor.generation import Generation, Reload, Reread, cannot_reload
 from appliance.supervisor.journal import Journal
 from appliance.supervisor.notify import ALIVE, notify, watchdog_pause
-from appliance.supervisor.orders import Cut, Drain, Line, Load, Order, Ready, line_pair
+from appliance.supervisor.orders import Cut, Drain, Line, Load, Order, Ready, line_pair, packed
 from appliance.supervisor.place import Place
 from appliance.supervisor.repeated import Repeated
 from appliance.supervisor.status import Failure, Reloaded, RulesetStatus, State
@@ -53,6 +53,11 @@ FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 10.0
 STEADY: Final = 10.0
 """A worker that lived so many seconds has started well: its pause begins anew."""
+
+RELOAD_PAUSE: Final = 0.2
+"""Seconds between two reloads by SIGHUP. A new worker is ready in a tenth of that."""
+
+STOPPING: Final = Failure("the gateway is draining")
 
 STDOUT: Final = 1
 
@@ -75,7 +80,9 @@ class Master:
         """
         self._generation = Generation(ruleset, origin, binder, workers)
         self._former: list[Generation] = []
-        """Those that a reload has replaced, and that still serve or drain."""
+        """Those that a reload has replaced, and that still serve or drain; the latest first."""
+        self._reloaded = -RELOAD_PAUSE
+        self._is_reload_due = False
         self._reread = reread
         self._log = make_log(STDOUT)
         self._reactor = Reactor(self._report_fault)
@@ -164,7 +171,7 @@ class Master:
             elif number in STOP_SIGNALS or (number == signal.SIGHUP and self._hangup_stops):
                 self._stop(signal.Signals(number))
             elif number == signal.SIGHUP:
-                self._reload()
+                self._hung_up()
             elif number in UNUSED_SIGNALS:
                 name = signal.Signals(number).name
                 self._log.warning(Event.WARNING, message=f"{name} does nothing")
@@ -206,12 +213,32 @@ class Master:
 
     # -- reload ---------------------------------------------------------------------------------------
 
+    def _hung_up(self) -> None:
+        """Reload, soon. Each reload starts workers, so many signals are not to be as many reloads."""
+        if self._is_reload_due:
+            return
+        self._is_reload_due = True
+        at = max(self._reactor.now, self._reloaded + RELOAD_PAUSE)
+        self._reactor.arm(at, _Later(self._reload_by_signal))
+
+    def _reload_by_signal(self) -> None:
+        self._is_reload_due = False
+        if self._stops:
+            self._log.error(Event.RELOAD_FAILED, message=STOPPING.error)
+            self._journal.flush()
+        else:
+            self._reload()
+
     def _reload(self) -> Reload:
         """Put the ruleset in force as it is by now; or change nothing, and say why."""
         if self._stops:
-            return Failure("the gateway is draining")
+            return STOPPING
+        self._reloaded = self._reactor.now
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
-        reloaded = self._replace()
+        try:
+            reloaded = self._replace()
+        except MemoryError:
+            reloaded = Failure("there is no memory for it")
         if isinstance(reloaded, Failure):
             self._log.error(Event.RELOAD_FAILED, message=reloaded.error)
         else:
@@ -224,7 +251,8 @@ class Master:
             )
             self._fill_all()
         self._journal.flush()
-        notify("READY=1")
+        if self._is_announced:
+            notify("READY=1")
         return reloaded
 
     def _replace(self) -> Reload:
@@ -233,14 +261,21 @@ class Master:
         if isinstance(loaded, str):
             return Failure(loaded)
         ruleset, origin, workers = loaded
-        binder = Binder(workers, former=former.binder.bound)
+        binders = [each.binder for each in self._generations]
+        binder = Binder(workers, former=binders)
         binder.bind(ruleset)
-        if binder.refused:
-            binder.release(former.binder.bound)
-            return Failure(binder.refused[0].what)
-        kept = sum(binder.took_over(bound) for bound in binder.bound)
-        self._generation = Generation(ruleset, origin, binder, workers)
-        self._former.append(former)
+        refused = binder.refused[0].what if binder.refused else ""
+        try:
+            begun = None if refused else Generation(ruleset, origin, binder, workers)
+        except OSError as error:
+            begun, refused = None, f"no memory for {workers} workers: {error.strerror}"
+        if begun is None:
+            binder.release(bound for each in binders for bound in each.bound)
+            return Failure(refused)
+        before = {bound.sockets[0] for bound in former.binder.bound}
+        kept = sum(bound.sockets[0] in before for bound in binder.bound)
+        self._generation = begun
+        self._former.insert(0, former)
         self._census.turn_to(self._generation)
         self._report_listeners(self._generation)
         return Reloaded(
@@ -259,12 +294,18 @@ class Master:
             if not former.is_retired:
                 former.is_retired = True
                 within = former.ruleset.gateway.drain_timeout
+                replaced = self._replaced(former)
                 former.binder.release(self._generation.binder.bound)
                 for place in former.places:
                     if place.line is not None:
-                        place.line.say(Drain(within, is_replaced=True))
+                        place.line.say(Drain(within, replaced))
                 self._reactor.arm(self._reactor.now + within + GRACE, _Later(partial(_kill, former.places)))
         self._forget_former()
+
+    def _replaced(self, former: Generation) -> bytes:
+        """Say of each of its addresses whether the workers of today listen on the same sockets."""
+        sockets = self._generation.binder.sockets()
+        return packed(bound.sockets[0] in sockets for bound in former.binder.bound)
 
     def _forget_former(self) -> None:
         self._former = [each for each in self._former if not each.is_retired or each.is_alive]

@@ -5,6 +5,7 @@ does a master whose worker died.
 """
 
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 
 import msgspec
@@ -15,8 +16,9 @@ class Drain(msgspec.Struct, tag="drain", frozen=True):
 
     within: float
     """Seconds."""
-    is_replaced: bool = False
-    """Other workers listen on the same sockets by now (a reload): what comes in is theirs."""
+    replaced: bytes | None = None
+    """After a reload: of each address that the worker was given, whether other workers listen on the same
+    sockets by now, so that what comes in is theirs (`packed`). None: there was no reload."""
 
 
 class Cut(msgspec.Struct, tag="cut", frozen=True):
@@ -45,6 +47,18 @@ class Ready(msgspec.Struct, tag="ready", frozen=True):
 
 Order = Drain | Cut | Ask
 Message = Drain | Cut | Ask | Load | Ready
+
+
+def packed(answers: Iterable[bool]) -> bytes:
+    """Pack answers, the first one in the lowest bit: a gateway's 60,000 ports, too, fit a message."""
+    bits = "".join("1" if answer else "0" for answer in answers)[::-1]
+    return int(bits or "0", 2).to_bytes(len(bits) // 8 + 1, "little")
+
+
+def unpacked(answers: bytes, position: int) -> bool:
+    """Give one of them."""
+    return bool(answers[position // 8] >> position % 8 & 1)
+
 
 _DECODER = msgspec.json.Decoder(Message)
 _LARGEST = 65536

@@ -32,7 +32,7 @@ from appliance.ruleset import Protocol, Rule
 from appliance.supervisor.binding import Bound
 from appliance.supervisor.journal import Journal
 from appliance.supervisor.limits import limits
-from appliance.supervisor.orders import Ask, Cut, Drain, Line, Load, Ready
+from appliance.supervisor.orders import Ask, Cut, Drain, Line, Load, Ready, unpacked
 from appliance.supervisor.process import local_ports
 from appliance.supervisor.records import flow_record, session_record
 from appliance.supervisor.repeated import Repeated
@@ -70,7 +70,10 @@ class Worker:
         """Those whose record is still to be written."""
         self._ids = Ids(secrets.randbits(WORKER_BITS))
         self._log = log
-        listening = [(one, mine) for one in bound for mine in one.sockets_for(index)]
+        numbered = [
+            (one, mine, position) for position, one in enumerate(bound) for mine in one.sockets_for(index)
+        ]
+        listening = [(one, mine) for one, mine, _ in numbered]
         protocols = {one.protocol for one, _ in listening}
         fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.limits = limits(
@@ -93,6 +96,8 @@ class Worker:
         self.datagram_listeners = [
             self._datagram_listener(one, mine) for one, mine in listening if one.protocol is Protocol.UDP
         ]
+        self._positions = [at for one, _, at in numbered if one.protocol is Protocol.UDP]
+        """Of each UDP listener: which of the `bound` it belongs to."""
         self.reactor.watch(line.fileno(), IN, self)
 
     def _listener(self, bound: Bound, mine: socket.socket) -> Listener:
@@ -159,8 +164,8 @@ class Worker:
         except BlockingIOError:
             return
         match order:
-            case Drain(within=within, is_replaced=is_replaced):
-                self.drain(within, is_replaced=is_replaced)
+            case Drain(within=within, replaced=replaced):
+                self.drain(within, replaced)
             case Cut():
                 self.cut()
             case None:
@@ -171,11 +176,13 @@ class Worker:
             case Load() | Ready():
                 pass
 
-    def drain(self, within: float, *, is_replaced: bool = False) -> None:
+    def drain(self, within: float, replaced: bytes | None = None) -> None:
         """Accept no more, and end once the last session has; cut what is left after `within` seconds.
 
-        `is_replaced`: others serve the same listeners by now. Nothing more of UDP is read then, since two
-        readers of a socket would get a datagram each: a flow that goes on, goes on as one of theirs.
+        `replaced`: others serve now, after a reload; of each address, whether on the same sockets. Nothing
+        more of UDP is read then, since two readers of a socket would get a datagram each: a flow that goes
+        on, goes on as one of theirs. A UDP socket that they do not have is closed, and its flows end: it
+        would take what is meant for another one, such as that of all addresses, and keep its address taken.
         """
         if self._draining:
             return
@@ -184,14 +191,26 @@ class Worker:
             listener.close()
         for receiver in self.datagram_listeners:
             receiver.drain()
-        if is_replaced:
+        if replaced is not None:
             self._report_drops()  # the next ones are the others' to report
-            for receiver in self.datagram_listeners:
-                receiver.unwatch()
+            self._leave_datagrams(replaced)
         self.reactor.arm(self.reactor.now + within, self)
         if self.flows.count:
             Repeated(self.reactor, LOOK_FOR_QUIET, self._cut_quiet)
         self._end_when_empty()
+
+    def _leave_datagrams(self, replaced: bytes) -> None:
+        """Read nothing more of UDP, and close what others do not have."""
+        mine = zip(self.datagram_listeners, self._positions, strict=True)
+        self.datagram_listeners = []
+        for receiver, position in mine:
+            if unpacked(replaced, position):
+                receiver.unwatch()
+                self.datagram_listeners.append(receiver)
+                continue
+            for flow in tuple(receiver.flows.values()):
+                flow.end(Cause.DRAIN)
+            receiver.close()
 
     def cut(self) -> None:
         """End every session now."""

@@ -1,6 +1,7 @@
 """A new ruleset in force, with the sessions of the former one alive: SIGHUP and `portway reload`."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from appliance.supervisor.admin_wire import ask
 from tests.e2e.datagram_peers import Answering, Peer, asks
 from tests.e2e.gateway import Gateway, open_fds, rule, ruleset, wait_for
 from tests.e2e.peers import Echo, connect, echoes, is_refused
+from tests.ports import free_for_both_families
 
 
 def put(gateway: Gateway, text: str) -> None:
@@ -187,6 +190,78 @@ def test_a_stop_ends_the_former_generation_too() -> None:
             gateway.await_event("draining")
             assert echoes(former)
             assert gateway.stop() == 0
+
+
+def test_an_address_that_went_comes_back_at_once(tmp_path: Path) -> None:
+    """Also before the workers of the ruleset without it are ready; and who is there stays."""
+    admin = str(tmp_path / "admin")
+    with Echo() as echo, Answering() as server:
+        kept = rule("kept", echo.port)
+        gone = rule("web", echo.port) + rule("dns", server.to, protocol="udp")
+        with Gateway.start(ruleset(gone, kept), env={"PORTWAY_ADMIN": admin}) as gateway:
+            for port in (gateway.port("web"), gateway.port("dns")):
+                gone = gone.replace("127.0.0.1:0", f"127.0.0.1:{port}", 1)
+            with connect(gateway.address("web")) as client, Peer() as peer:
+                assert echoes(client)
+                assert asks(peer, gateway.address("dns"), b"before")
+                for text in (ruleset(kept), ruleset(gone, kept)):
+                    put(gateway, text)
+                    assert b"error" not in ask(admin, b'{"verb":"reload"}')
+                assert echoes(client)
+            ended(gateway, 2)
+            with connect(gateway.address("web")) as client, Peer() as peer:
+                assert echoes(client)
+                assert asks(peer, gateway.address("dns"), b"after")
+
+
+def test_a_flow_goes_on_at_a_listener_of_all_addresses() -> None:
+    """The former listener, of one address, takes none of its datagrams, though its flow is live."""
+    port, over = free_for_both_families(), threading.Event()
+    with Peer() as server, Peer() as client:
+        one, every = (
+            ruleset(rule("dns", server.to, listen=f"{host}:{port}", protocol="udp"), drain="1h")
+            for host in ("127.0.0.1", "0.0.0.0")
+        )
+        with Gateway.start(one) as gateway:
+            client.send(b"before", ("127.0.0.1", port))
+            _, sender = server.receive()
+
+            def answer() -> None:
+                while not over.wait(0.05):
+                    server.send(b"answer", sender)
+
+            answering = threading.Thread(target=answer)
+            answering.start()
+            reload(gateway, every)
+            ended(gateway, 1)
+            over.set()
+            answering.join()
+            client.send(b"after", ("127.0.0.1", port))
+            assert server.take() == b"after"
+
+
+def test_many_signals_are_a_few_reloads() -> None:
+    """Each would start workers of its own; the last one is not lost."""
+    with Echo() as echo, Gateway.start(text := ruleset(rule("web", echo.port))) as gateway:
+        most = 0
+        for _ in range(200):
+            gateway.process.send_signal(signal.SIGHUP)
+            most = max(most, len(gateway.workers))
+        put(gateway, text + rule("more", echo.port))
+        gateway.process.send_signal(signal.SIGHUP)
+        wait_for("the last ruleset", lambda: any(e["rules"] == 2 for e in gateway.events("reloaded")))
+        assert most < 10
+
+
+def test_what_cannot_be_read_twice_holds_nobody_up() -> None:
+    """A FIFO that nobody writes to, as bash's <(...) is after the start, would be waited for for ever."""
+    with Echo() as echo, Gateway.start(ruleset(rule("web", echo.port))) as gateway:
+        path = gateway.folder / "rules.toml"
+        path.unlink()
+        os.mkfifo(path)
+        gateway.process.send_signal(signal.SIGHUP)
+        (failed,) = gateway.await_event("reload_failed")
+        assert "restart" in failed["message"]
 
 
 def portway(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -419,7 +419,7 @@ def test_an_interface_that_is_not_there() -> None:
 def test_a_reload_takes_over_every_socket() -> None:
     """More workers get new ones beside them; of fewer, one serves several, and none is closed."""
     with bound("127.0.0.1:0", workers=2) as former:
-        more, fewer = Binder(3, former=former.bound), Binder(1, former=former.bound)
+        more, fewer = Binder(3, former=[former]), Binder(1, former=[former])
         for binder in (more, fewer):
             binder.bind(ruleset("127.0.0.1:0"))
             assert not binder.refused
@@ -433,11 +433,35 @@ def test_a_reload_takes_over_every_socket() -> None:
         assert [each.fileno() < 0 for each in grown.sockets] == [False, False, True]
 
 
+def test_a_refused_reload_has_made_no_socket_that_clients_may_enter() -> None:
+    """More workers get theirs only once every address is bound: one that is closed again resets its queue."""
+    with bound("127.0.0.1:0", workers=1) as former, listening() as taken:
+        binder = Binder(3, former=[former])
+        binder.bind(ruleset("127.0.0.1:0", f"127.0.0.1:{taken.getsockname()[1]}"))
+        assert [refusal.error.errno for refusal in binder.refused] == [errno.EADDRINUSE]
+        assert binder.bound[0].sockets == former.bound[0].sockets
+        binder.release(former.bound)
+
+
+def test_an_address_of_a_ruleset_before_the_last_one_is_taken_over_too() -> None:
+    """Until a ruleset is in force the one before it has its sockets; and each is taken once."""
+    port = free_for_both_families()
+    with bound(f"127.0.0.1:{port}", "127.0.0.1:0") as first:
+        second = Binder(2, former=[first])
+        second.bind(ruleset("127.0.0.1:0"))
+        third = Binder(2, former=[second, first])
+        third.bind(ruleset(f"127.0.0.1:{port}", "127.0.0.1:0"))
+        assert not third.refused
+        assert third.bound[0].sockets == first.bound[0].sockets
+        for binder in (second, third):
+            binder.release(first.bound)
+
+
 def test_an_address_only_the_new_ruleset_has_beside_one_of_all_addresses() -> None:
     """One's own listener is nobody else's: `127.0.0.1:80` may follow on `:80`."""
     port = free_for_both_families()
     with bound(f":{port}") as former:
-        binder = Binder(2, former=former.bound)
+        binder = Binder(2, former=[former])
         binder.bind(ruleset(f"127.0.0.1:{port}"))
         assert not binder.refused
         assert not binder.took_over(binder.bound[0])
