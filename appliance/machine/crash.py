@@ -66,6 +66,15 @@ def appended(text: bytes, crash: Crash) -> bytes:
     return b"".join(reversed(kept))
 
 
+def was_short_of_memory(counters: Path = Path("/proc/vmstat")) -> bool:
+    """Say whether the kernel has killed a process for its memory since it started (proc(5))."""
+    try:
+        lines = counters.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return False
+    return any(line.startswith("oom_kill ") and not line.endswith(" 0") for line in lines)
+
+
 def read(folder: Path) -> bytes:
     """Read the file; a missing or broken one is empty."""
     try:

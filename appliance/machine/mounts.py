@@ -50,7 +50,7 @@ SYSCTLS: Final = {
     "kernel/panic_on_oops": "1",
     # What hypervisors ask for through the kernel (Hyper-V, Xen) it asks of a program.
     "kernel/poweroff_cmd": "/portway/app/portway machine --power-off",
-    "kernel/printk": "3 4 1 3",  # the console is for the log
+    "kernel/printk": "4 4 1 4",  # the console is for the log, and for the kernel's errors
     "fs/file-max": "1000000",
     "net/core/somaxconn": "16384",
     "net/core/rmem_max": "67108864",

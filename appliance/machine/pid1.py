@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance import __version__
-from appliance.machine import mounts, rules, screen, upgrade
+from appliance.machine import crash, mounts, rules, screen, upgrade
 from appliance.machine.children import (
     Readiness,
     Serve,
@@ -219,7 +219,8 @@ class Machine:
         if self._ready_at is None and how.get("exit_status") in _WRONG and self._refused_rules():
             return
         words = " ".join(f"{name} {value}" for name, value in how.items())
-        self._crashed(f"the gateway ended: {words}", pid=pid, how=how)
+        memory = ", after the kernel ran out of memory" if crash.was_short_of_memory() else ""
+        self._crashed(f"the gateway ended: {words}{memory}", pid=pid, how=how)
 
     def _refused_rules(self) -> bool:
         """Try the next ruleset: this one cannot run here (an address is taken). False without a next."""

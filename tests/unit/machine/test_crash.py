@@ -3,7 +3,16 @@
 import json
 from pathlib import Path
 
-from appliance.machine.crash import LARGEST, Crash, appended, attempt_after, last, pause, read
+from appliance.machine.crash import (
+    LARGEST,
+    Crash,
+    appended,
+    attempt_after,
+    last,
+    pause,
+    read,
+    was_short_of_memory,
+)
 
 
 def crash(number: int, lines: tuple[str, ...] = ()) -> Crash:
@@ -50,3 +59,13 @@ def test_pauses_grow_while_crashes_follow_one_another() -> None:
 def test_no_file(tmp_path: Path) -> None:
     """A missing file is an empty one."""
     assert read(tmp_path) == b""
+
+
+def test_memory_that_ran_out(tmp_path: Path) -> None:
+    """The kernel's own count of killed processes says so."""
+    counters = tmp_path / "vmstat"
+    assert not was_short_of_memory(counters)
+    counters.write_text("pgfault 12\noom_kill 0\n")
+    assert not was_short_of_memory(counters)
+    counters.write_text("pgfault 12\noom_kill 2\nother 1\n")
+    assert was_short_of_memory(counters)
