@@ -51,6 +51,7 @@ SYSCTLS: Final = {
     # What hypervisors ask for through the kernel (Hyper-V, Xen) it asks of a program.
     "kernel/poweroff_cmd": "/portway/app/portway machine --power-off",
     "kernel/printk": "4 4 1 4",  # the console is for the log, and for the kernel's errors
+    "vm/swappiness": "150",  # to memory (`swap`): cheaper than reading a file again
     "fs/file-max": "1000000",
     "net/core/somaxconn": "16384",
     "net/core/rmem_max": "67108864",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance import __version__
-from appliance.machine import crash, mounts, rules, screen, upgrade
+from appliance.machine import crash, mounts, rules, screen, swap, upgrade
 from appliance.machine.children import (
     Readiness,
     Serve,
@@ -101,6 +101,8 @@ class Machine:
             os.waitpid(self._early, 0)
         self._drivers = Drivers(read_list(), loaded())
         self._drivers.settle(modaliases)
+        if said := swap.start(self._drivers):
+            self._problems.append(said)
         self._storage.mount(booted, self._drivers)
         self._look_back()
         self._offer()

@@ -80,6 +80,8 @@ The root is the initramfs, in RAM, read-only once the machine is set up; `/run` 
 may listen on addresses that the machine has not yet, or never gets (`ip_nonlocal_bind`).
 `/run/portway/admin.sock` is the admin socket.
 
+A machine with less than 224 MiB of memory compresses what lies there unused (zram): 112 MB will do by BIOS.
+
 ## State
 
 A disk or partition labelled `PORTWAY-STATE` (ext4; or FAT, whose label is cut to `PORTWAY-STA`) is mounted at

@@ -68,6 +68,11 @@ def unmount(target: str) -> None:
     _call("umount", target.encode(), about=target)
 
 
+def swap_on(device: str) -> None:
+    """Swap to a device (swapon(2))."""
+    _call("swapon", device.encode(), ctypes.c_int(0), about=device)
+
+
 def load_module(path: str) -> None:
     """Load a kernel module (finit_module(2)); FileExistsError when it is there already."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
