@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from appliance import __version__
-from image.contents import listing
+from image.contents import LINK, OURS, listing
 from image.vm import disk, initramfs
 from image.vm.kernel import Kernel, fetch, modules, wanted
 
@@ -55,7 +55,9 @@ def contents_of(tree: Path, kernel: Kernel) -> str:
     by = {name: module.name for module in chosen for name in module.depends}
     reasons = {names[name]: asked.get(name) or f"needed by {by[name]}" for name in names}
     owner = f"{kernel.package} {kernel.package_version}"
-    return listing(tree, dict.fromkeys(names.values(), owner), reasons)
+    why = "the interpreter's hash seed, before /dev is mounted"
+    device = f"{LINK:>11}  {initramfs.RANDOM:<66}  {OURS:<42}  {why}\n"
+    return device + listing(tree, dict.fromkeys(names.values(), owner), reasons)
 
 
 def convert(raw: Path, qcow2: Path) -> None:

@@ -7,6 +7,7 @@ same contents give the same bytes.
 
 import os
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,11 @@ INIT = "/portway/app/portway"
 LOADER = "lib64/ld-linux-x86-64.so.2"
 LIBRARIES = "lib/x86_64-linux-gnu"
 """Where the loader looks by itself: made the program's own folder, since the kernel can name no other."""
+
+
+RANDOM = "dev/urandom"
+"""On a processor without RDRAND, getrandom(2) has nothing yet when the kernel starts PID 1, and Python, which
+wants a hash seed before anybody can mount /dev, asks this device: its answer does not wait."""
 
 
 def build(tree: Path, folder_form: Path, kernel: Kernel, epoch: int) -> bytes:
@@ -61,6 +67,18 @@ def pack(tree: Path, epoch: int) -> bytes:
         stdout=subprocess.PIPE,
         check=True,
     ).stdout
+    archive = _record("dev", 0o040755, 0, 0, epoch) + _record(RANDOM, 0o020666, 1, 9, epoch) + archive
     # One thread: with more, zstd cuts its blocks elsewhere on another machine.
     packer = ["zstd", "-19", "--single-thread", "--quiet", "--stdout"]
     return subprocess.run(packer, input=archive, stdout=subprocess.PIPE, check=True).stdout
+
+
+def _record(name: str, mode: int, major: int, minor: int, epoch: int) -> bytes:
+    """Write a folder or a device as cpio's newc format has it: only root could make one for cpio to read.
+
+    Kernel, Documentation/driver-api/early-userspace/buffer-format.rst.
+    """
+    links = 2 if mode >> 12 == stat.S_IFDIR >> 12 else 1
+    fields = (0, mode, 0, 0, links, epoch, 0, 0, 0, major, minor, len(name) + 1, 0)
+    record = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
+    return record + bytes(-len(record) % 4)
