@@ -21,7 +21,8 @@ def reload(ctx: click.Context, admin: str | None, *, wants_json: bool) -> None:
     """Have a running gateway read its ruleset again, and put it in force.
 
     Live sessions go on as they are, for drain_timeout at most; a UDP flow begins anew with its next datagram.
-    A ruleset with problems, or an address that cannot be bound, changes nothing: exit status 1.
+    A ruleset with problems, or an address that cannot be bound, changes nothing: exit status 1. Else this
+    ends once the new workers accept clients.
     """
     try:
         line, told = ask_gateway(admin or DEFAULT_ADMIN, _REQUEST, Reloaded)

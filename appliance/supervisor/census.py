@@ -43,7 +43,7 @@ class Census:
         self._rounds: dict[_Round, None] = {}
 
     def turn_to(self, generation: Generation) -> None:
-        """Tell of this generation from now on."""
+        """Tell of this generation from now on: it is the one that accepts clients."""
         self._places = generation.places
         self._listeners = list(_ranges(generation.binder.bound))
         self._ruleset = generation.origin

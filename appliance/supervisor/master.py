@@ -57,6 +57,12 @@ STEADY: Final = 10.0
 RELOAD_PAUSE: Final = 0.2
 """Seconds between two reloads by SIGHUP. A new worker is ready in a tenth of that."""
 
+READY_WITHIN: Final = 3.0
+"""Seconds after which one who asked for a reload is told that it takes longer (`admin_wire.PATIENCE`)."""
+
+NOT_READY: Final = Failure(
+    "the new workers are not ready yet, the former ones serve meanwhile: the log says more"
+)
 STOPPING: Final = Failure("the gateway is draining")
 
 STDOUT: Final = 1
@@ -81,6 +87,8 @@ class Master:
         self._generation = Generation(ruleset, origin, binder, workers)
         self._former: list[Generation] = []
         """Those that a reload has replaced, and that still serve or drain; the latest first."""
+        self._asked: list[Callable[[], None]] = []
+        """Tell those who asked for a reload that it is in force; too late, it is unheard."""
         self._reloaded = -RELOAD_PAUSE
         self._is_reload_due = False
         self._reread = reread
@@ -276,7 +284,6 @@ class Master:
         kept = sum(bound.sockets[0] in before for bound in binder.bound)
         self._generation = begun
         self._former.insert(0, former)
-        self._census.turn_to(self._generation)
         self._report_listeners(self._generation)
         return Reloaded(
             rules=len(ruleset.rules),
@@ -286,10 +293,20 @@ class Master:
         )
 
     def _asked_to_reload(self, request: bytes, answer: Answer) -> None:  # noqa: ARG002  it has no keys
-        answer(self._reload())
+        """Answer once the new workers accept: what comes after the verb finds its ruleset in force."""
+        reloaded = self._reload()
+        if isinstance(reloaded, Failure):
+            answer(reloaded)
+            return
+        self._asked.append(partial(answer, reloaded))
+        self._reactor.arm(self._reactor.now + READY_WITHIN, _Later(partial(answer, NOT_READY)))
 
     def _retire_former(self) -> None:
         """Every worker of the new generation accepts clients: those of the former ones may drain."""
+        self._census.turn_to(self._generation)
+        for tell in self._asked:
+            tell()
+        self._asked.clear()
         for former in self._former:
             if not former.is_retired:
                 former.is_retired = True

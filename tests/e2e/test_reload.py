@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -212,6 +213,29 @@ def test_an_address_that_went_comes_back_at_once(tmp_path: Path) -> None:
             with connect(gateway.address("web")) as client, Peer() as peer:
                 assert echoes(client)
                 assert asks(peer, gateway.address("dns"), b"after")
+
+
+def test_the_answer_comes_when_the_new_ruleset_is_in_force(tmp_path: Path) -> None:
+    """So the gateway is healthy right after it, and all the while; until then status tells of the former."""
+    admin = str(tmp_path / "admin")
+    with (
+        Echo() as echo,
+        Gateway.start(text := ruleset(rule("web", echo.port)), env={"PORTWAY_ADMIN": admin}) as gateway,
+    ):
+        limits = resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE)
+        # Enough to accept who asks and to read the file; the two of a worker's line are too many.
+        short = open_fds(gateway.process.pid) + 2
+        resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, (short, limits[1]))
+        put(gateway, text.replace("workers = 1", "workers = 2"))
+        late = json.loads(ask(admin, b'{"verb":"reload"}'))
+        assert "not ready yet" in late["error"]
+        told = json.loads(ask(admin, b'{"verb":"status"}'))
+        assert [worker["state"] for worker in told["workers"]] == ["ready"]
+        resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, limits)
+        for _ in range(3):
+            assert "rules" in json.loads(ask(admin, b'{"verb":"reload"}'))
+            told = json.loads(ask(admin, b'{"verb":"status"}'))
+            assert [worker["state"] for worker in told["workers"]] == ["ready", "ready"]
 
 
 def test_a_flow_goes_on_at_a_listener_of_all_addresses() -> None:
