@@ -33,11 +33,11 @@ check: $(VENV)/dev.done ## Format, lint, types, layers, unit tests: under a minu
 
 test: check ## Everything from source: as check, and fuzz, contract, end to end, real programs
 	tests/setup-peers
-	$(BIN)/pytest -q --durations=15 --ignore=tests/forms --ignore=tests/vm
+	$(BIN)/pytest -q --durations=15 --ignore=tests/forms --ignore=tests/container --ignore=tests/vm
 
 test-image: $(FORMS) $(VENV)/dev.done ## What is built: one suite over every form, and end to end through the binary
 	tests/setup-peers
-	$(BIN)/pytest -q --durations=15 tests/forms $(if $(filter vm,$(FORMS)),tests/vm)
+	$(BIN)/pytest -q --durations=15 tests/forms $(if $(filter image,$(FORMS)),tests/container) $(if $(filter vm,$(FORMS)),tests/vm)
 	$(BIN)/pytest -q --form=single tests/e2e tests/capacity
 	$(BIN)/pytest -q --form=folder tests/e2e
 

@@ -185,20 +185,20 @@ class Installed:
 
 
 def _site_packages() -> Path:
-    frozen = (parent for path in _source_paths("PYZ") for parent in Path(path).parents)
+    frozen = (parent for path in source_paths("PYZ") for parent in Path(path).parents)
     return next(parent for parent in frozen if parent.name == "site-packages")
 
 
 def _modules() -> set[Path]:
     """Name the source files of every module that is frozen."""
-    library = next(path.parent for path in map(Path, _source_paths("PYZ")) if path.name == "typing.py")
+    library = next(path.parent for path in map(Path, source_paths("PYZ")) if path.name == "typing.py")
     with zipfile.ZipFile(FOLDER / "app" / "_internal" / "base_library.zip") as base:
         stored = {library / name.removesuffix("c") for name in base.namelist()}
-    return stored | {Path(path) for path in _source_paths("PYZ") if path.endswith(".py")}
+    return stored | {Path(path) for path in source_paths("PYZ") if path.endswith(".py")}
 
 
 @functools.cache
-def _source_paths(table: str) -> dict[str, str]:
+def source_paths(table: str) -> dict[str, str]:
     """Read one of PyInstaller's tables of contents: source path to name in the form."""
     contents = ast.literal_eval((FREEZE / "work" / "portway" / f"{table}-00.toc").read_text())
     listed = next(part for part in contents if isinstance(part, list))
@@ -207,7 +207,7 @@ def _source_paths(table: str) -> dict[str, str]:
 
 def _taken_from(file: Path) -> Path | None:
     """Say which file of this system was copied into the folder form; None: it was made here."""
-    collected = {name: path for path, name in _source_paths("COLLECT").items()}
+    collected = {name: path for path, name in source_paths("COLLECT").items()}
     inside = FOLDER / "app" / "_internal"
     name = str(file.relative_to(inside)) if file.is_relative_to(inside) else ""
     if name in collected:

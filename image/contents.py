@@ -1,7 +1,8 @@
 """The list of an image's files: bytes, path, the package that owns it, and why it is there.
 
-Owners are found, not listed: `build.parts` asks PyInstaller, dpkg and pip. Reasons are written down, in
-`reasons.txt`, and a file without one fails the build: nothing comes into an image unnoticed.
+Owners are found, not listed: `build.parts` asks PyInstaller, dpkg and pip. The reasons of libraries and
+modules are found, too (`evidence.py`). The others are written down, in `reasons.txt`, and a file without one
+fails the build: nothing comes into an image unnoticed.
 """
 
 import os
@@ -10,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from build.parts import FOLDER, Part, parts, sha256
+from image.evidence import evidence
 
 REASONS = Path(__file__).with_name("reasons.txt")
 LINK = "-"
@@ -24,6 +26,7 @@ def listing(root: Path, owners: Mapping[str, str], reasons: Mapping[str, str]) -
     """
     taken = _taken_from(parts())
     patterns = _patterns()
+    reasons = {**evidence(root), **reasons}
     lines = []
     for path in _files(root):
         name = str(path.relative_to(root))

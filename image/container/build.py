@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from appliance import __version__
-from image.container import archive
-from image.container.rootfs import lay_out
+from build.parts import source_paths
+from image.container import archive, rootfs
+from image.contents import listing
+from image.evidence import modules
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 HERE: Final = ROOT / "image" / "container"
@@ -28,11 +30,19 @@ def main() -> None:
     if not folder.is_dir():
         sys.exit("image: there is no dist/folder; `make binary` makes it")
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH", EPOCH))
-    lay_out(CACHE / "rootfs", folder, HERE / "rules.toml")
+    rootfs.lay_out(CACHE / "rootfs", folder, HERE / "rules.toml")
     made = DIST / "portway-oci.tar"
+    _list_contents(CACHE / "rootfs", DIST / "portway-oci.contents.txt")
     manifest = archive.write(_build(epoch), made, NAME, epoch)
     print(f"{made.stat().st_size:>11,} B  {made.relative_to(ROOT)}  {NAME}")
     print(f"               {manifest['digest']}")
+
+
+def _list_contents(tree: Path, to: Path) -> None:
+    """Write down what is in the image and why; end where that is not known."""
+    base = tree / rootfs.APP / "_internal" / "base_library.zip"
+    frozen = "".join(modules({name: source for source, name in source_paths("PYZ").items()}, base))
+    to.write_text(f"{listing(tree, {}, {})}\nModules in app/portway and base_library.zip\n\n{frozen}")
 
 
 def labels() -> dict[str, str]:

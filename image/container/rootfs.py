@@ -11,6 +11,12 @@ RULES: Final = "etc/portway/rules.toml"
 USER: Final = 65532
 """What distroless images call nonroot: a number that no host gives to a person or a service."""
 
+MULTIARCH: Final = {
+    "ld-linux-x86-64.so.2": "x86_64-linux-gnu",
+    "ld-linux-aarch64.so.1": "aarch64-linux-gnu",
+}
+"""The loaders, and the folder of libraries that Debian's knows."""
+
 TEXTS: Final = {
     "etc/passwd": f"root:x:0:0::/:/\nportway:x:{USER}:{USER}::/:/\n",
     "etc/group": f"root:x:0:\nportway:x:{USER}:\n",
@@ -27,7 +33,7 @@ def lay_out(tree: Path, folder: Path, quickstart: Path) -> None:
     _put(loader.read_bytes(), tree / place_of_loader(loader.name), 0o755)
     (tree / "lib").mkdir(exist_ok=True)
     # Where this loader looks by itself: the program starts before it can name the folder of its libraries.
-    (tree / "lib" / multiarch(loader.name)).symlink_to(LIBRARIES)
+    (tree / "lib" / MULTIARCH[loader.name]).symlink_to(LIBRARIES)
     for name, text in TEXTS.items():
         _put(text.encode(), tree / name, 0o644)
     _put(quickstart.read_bytes(), tree / RULES, 0o644)
@@ -39,14 +45,6 @@ def lay_out(tree: Path, folder: Path, quickstart: Path) -> None:
 def place_of_loader(name: str) -> str:
     """Give the path that every program of the architecture asks for (its ABI's)."""
     return f"lib64/{name}" if name == "ld-linux-x86-64.so.2" else f"lib/{name}"
-
-
-def multiarch(loader: str) -> str:
-    """Name the folder of libraries that Debian's loader knows."""
-    return {
-        "ld-linux-x86-64.so.2": "x86_64-linux-gnu",
-        "ld-linux-aarch64.so.1": "aarch64-linux-gnu",
-    }[loader]
 
 
 def _put(contents: bytes, path: Path, mode: int) -> None:

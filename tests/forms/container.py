@@ -57,12 +57,15 @@ class Engine:
         how = ("--log-level=fatal", "--runtime=runc", "--cgroup-manager=cgroupfs", "--events-backend=none")
         return ["podman", *how, *places, *words]
 
-    def run_words(self, *options: str) -> tuple[str, ...]:
-        """Give the words of `podman run` on the host's network, up to those that go before the image."""
-        # Podman asks for more than a process may have that lacks CAP_SYS_RESOURCE.
+    def run_words(self, *options: str, network: str = "host") -> tuple[str, ...]:
+        """Give the words of `podman run`, up to those that go before the image."""
+        logs = "--log-driver=k8s-file"
+        return ("run", *self.limits(), f"--network={network}", logs, *CONFINED, *options)
+
+    def limits(self) -> tuple[str, ...]:
+        """Give the options of `podman run` that make do without CAP_SYS_RESOURCE."""
         files = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 20000)
-        limits = (f"--ulimit=nofile={files}:{files}", f"--ulimit=nproc={_PROCESSES}:{_PROCESSES}")
-        return ("run", *limits, "--network=host", "--log-driver=k8s-file", *CONFINED, *options)
+        return (f"--ulimit=nofile={files}:{files}", f"--ulimit=nproc={_PROCESSES}:{_PROCESSES}")
 
     def inspect(self, name: str) -> dict[str, Any]:
         """Give what podman knows of a container or an image."""
@@ -130,10 +133,13 @@ class Container(Form):
 
     name = "container"
 
-    def __init__(self, options: Sequence[str] = (), words: Sequence[str] = ()) -> None:
-        """`options` of `podman run` beside the usual ones, and `words` instead of the image's own verb."""
+    def __init__(
+        self, options: Sequence[str] = (), network: str = "host", source: str = "docker-archive"
+    ) -> None:
+        """`options` of `podman run` beside the usual ones; `source` as for `engine`."""
         self._options = options
-        self._words = words
+        self._network = network
+        self._source = source
 
     def needs(self) -> None:
         """Be built; podman, runc and root."""
@@ -163,9 +169,9 @@ class Container(Form):
 
     @contextmanager
     def _running(self, *options: str) -> Iterator[RunningContainer]:
-        podman = engine()
-        words = podman.run_words("--detach", *self._options, *options)
-        identity = podman.podman(*words, podman.image, *self._words).stdout.strip()
+        podman = engine(self._source)
+        words = podman.run_words("--detach", *self._options, *options, network=self._network)
+        identity = podman.podman(*words, podman.image).stdout.strip()
         try:
             yield RunningContainer(podman, identity)
         finally:
@@ -173,6 +179,6 @@ class Container(Form):
 
     def run(self, *words: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
         """Run the image with a verb, to its end."""
-        podman = engine()
-        options = podman.run_words("--rm", "--interactive", *self._options)
+        podman = engine(self._source)
+        options = podman.run_words("--rm", "--interactive", *self._options, network=self._network)
         return podman.podman(*options, podman.image, *words, check=False, stdin=stdin)
