@@ -53,8 +53,8 @@ def _needed(files: Iterable[Path]) -> dict[str, str]:
 
 def _module(name: str) -> str:
     """Give the dotted name of an extension module, by its path in the image."""
-    inside = name.rpartition("_internal/")[2].partition(".cpython-")[0]
-    return re.sub(r"^python3\.\d+/lib-dynload/", "", inside).replace("/", ".")
+    inside = re.sub(r"^python3\.\d+/lib-dynload/", "", name.rpartition("_internal/")[2])
+    return inside.partition(".")[0].replace("/", ".")
 
 
 def imported() -> dict[str, str]:
