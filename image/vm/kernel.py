@@ -39,6 +39,17 @@ class Module:
 
 def fetch(folder: Path) -> Kernel:
     """Download and unpack the package that the meta package names now, unless the folder has it already."""
+    try:
+        return _fetch(folder)
+    except (SystemExit, subprocess.CalledProcessError):
+        if os.geteuid() != 0:
+            raise
+        # apt's lists are missing, or so old that they name a version which has been replaced.
+        subprocess.run(["apt-get", "-qq", "update"], check=True)
+        return _fetch(folder)
+
+
+def _fetch(folder: Path) -> Kernel:
     depends = _output("apt-cache", "depends", META_PACKAGE)
     found = re.search(r"Depends: (linux-image-\S+)", depends)
     if found is None:
