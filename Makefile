@@ -57,7 +57,8 @@ vm: binary ## The disk image of the VM: dist/portway.raw and .qcow2
 	image/vm/setup-tools
 	$(FREEZE_PYTHON) -m image.vm.build
 
-release: artefacts sign ## All of it for this machine, signed: dist/release
+release: artefacts ## All of it for this machine, signed: dist/release
+	$(MAKE) sign
 
 artefacts: $(FORMS) $(VENV)/dev.done ## The forms, SBOM, licences and notes: dist/release
 	$(BIN)/python -m build.release

@@ -8,7 +8,7 @@ from typing import Final
 
 from build import notes
 from build.freeze import version
-from build.sign import PUBLIC, RELEASE, SIGNATURE
+from build.sign import PUBLIC, RELEASE, SIGNATURE, SUMS, sums
 
 TAG: Final = "GITHUB_REF_NAME"
 
@@ -30,6 +30,8 @@ def ready(tag: str, of: str, changelog: str, folder: Path) -> Path:
         raise NotReadyError(
             "dist/release is signed with a throw-away key: set PORTWAY_MINISIGN_KEY, make sign"
         )
+    if (folder / SUMS).read_text() != sums(folder):
+        raise NotReadyError("dist/release has changed since it was signed: make sign")
     return folder / f"portway-{of}.notes.md"
 
 

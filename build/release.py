@@ -91,7 +91,10 @@ def gather(wanted: list[Artefact], made: Path, to: Path) -> dict[Path, frozenset
 def _epoch() -> int:
     """Give the time of the release: SOURCE_DATE_EPOCH's, or the commit's."""
     asked = subprocess.run(
-        ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"], capture_output=True, text=True, check=False
+        ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "log", "-1", "--format=%ct"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return int(os.environ.get("SOURCE_DATE_EPOCH") or asked.stdout.strip() or EPOCH)
 

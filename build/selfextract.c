@@ -27,6 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -241,6 +242,11 @@ static int unpack_into(const char *folder) {
     plain_at = plain_end = in.pos = in.size = 0;
     int failed = !unpacker || find_tar() || unpack(fd);
     int reason = errno;
+    /* Inherited like the lifeline: systemd-tmpfiles takes nothing, however old, out of a folder that somebody has
+     * locked (tmpfiles.d(5)). */
+    int lock = failed ? -1 : fcntl(fd, F_DUPFD, 3);
+    if (lock >= 0)
+        flock(lock, LOCK_SH);
     ZSTD_freeDStream(unpacker);
     close(fd);
     close(fd_in);

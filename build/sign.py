@@ -1,7 +1,8 @@
 """SHA256SUMS of what is in dist/release, and its signature by minisign: `make sign`.
 
 PORTWAY_MINISIGN_KEY is the secret key: its path, or, as a CI secret, its text. PORTWAY_MINISIGN_PASSWORD
-unlocks it. Without a key the signature is of one that exists for this moment only, and everything says so.
+unlocks it. Without a key, and unless PORTWAY_RELEASE is set, the signature is of one that exists for this
+moment only, and everything says so.
 """
 
 import hashlib
@@ -69,6 +70,8 @@ def key(place: Path, environment: dict[str, str]) -> Key:
     said = environment.get("PORTWAY_MINISIGN_KEY", "")
     password = environment.get("PORTWAY_MINISIGN_PASSWORD", "")
     public = place / "public"
+    if not said and environment.get("PORTWAY_RELEASE"):
+        raise NotSignedError("PORTWAY_RELEASE is set, and PORTWAY_MINISIGN_KEY is not")
     if not said:
         secret = place / "secret"
         _minisign("-G", "-W", "-p", str(public), "-s", str(secret))
@@ -93,9 +96,13 @@ def sign(folder: Path, by: Key, published: Path = PUBLISHED) -> bool:
     (folder / SUMS).write_text(sums(folder))
     note = f"Portway {version()}" + (", THROW-AWAY KEY, no release" if by.is_throw_away else "")
     _minisign("-S", "-s", str(by.secret), "-m", SUMS, "-t", note, password=by.password, cwd=folder)
-    shutil.copyfile(by.public, folder / (THROW_AWAY if by.is_throw_away else PUBLIC))
     expected = published if published.is_file() and not by.is_throw_away else by.public
-    _minisign("-V", "-q", "-p", str(expected.resolve()), "-m", SUMS, cwd=folder)
+    try:
+        _minisign("-V", "-q", "-p", str(expected.resolve()), "-m", SUMS, cwd=folder)
+    except NotSignedError:
+        (folder / SIGNATURE).unlink()  # or it would look like a release
+        raise
+    shutil.copyfile(by.public, folder / (THROW_AWAY if by.is_throw_away else PUBLIC))
     return by.is_throw_away
 
 

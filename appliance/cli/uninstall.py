@@ -18,7 +18,7 @@ from appliance.cli.problems import complain
 from appliance.cli.recap import Recap, Status
 from appliance.host import facts, service
 from appliance.host.commands import CommandError
-from appliance.host.layout import CONFIGURATION, STATE, OutsideError, Root
+from appliance.host.layout import CONFIGURATION, STATE, UNIT, OutsideError, Root
 from appliance.host.plan import Change, plan
 from appliance.host.wanted import Kept, absence
 
@@ -46,7 +46,7 @@ def uninstall(*, purge: bool, root: Path, dry_run: bool, wants_json: bool) -> No
             if dry_run:
                 rehearse(changes, recap)
             else:
-                _perform(changes, where, recap)
+                _perform(changes, where, recap, has_service=not kept.unit)
     except (OutsideError, CommandError) as error:
         complain(str(error))
         raise SystemExit(1) from None
@@ -54,13 +54,15 @@ def uninstall(*, purge: bool, root: Path, dry_run: bool, wants_json: bool) -> No
 
 
 def _tell(kept: Kept, recap: Recap) -> None:
+    if kept.unit:
+        recap.note(f"{UNIT} is kept: it was not made by `portway install`")
     for path, is_kept in ((CONFIGURATION, kept.rules), (STATE, kept.state)):
         if is_kept:
             recap.note(f"{path} is kept; --purge takes it along")
 
 
-def _perform(changes: tuple[Change, ...], root: Root, recap: Recap) -> None:
-    has_systemd = root.is_host and service.has_systemd()
+def _perform(changes: tuple[Change, ...], root: Root, recap: Recap, *, has_service: bool) -> None:
+    has_systemd = has_service and root.is_host and service.has_systemd()
     if has_systemd:
         is_at_rest = service.look().is_at_rest
         if not is_at_rest:

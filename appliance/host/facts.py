@@ -18,10 +18,12 @@ from appliance.host.layout import (
     RULES,
     STATE,
     TEMPORARY,
+    UNIT,
     Root,
 )
 from appliance.host.plan import Found, Kind
 from appliance.host.starter import STARTER
+from appliance.host.unit import MADE
 from appliance.host.wanted import Kept, Programs
 
 _LAST_WORD: Final = b"PORTWAY1"
@@ -91,8 +93,13 @@ def kept(root: Root, *, purge: bool) -> Kept:
         rules=not purge and _is_edited(root),
         state=not purge and (_is_other(root.at(STATE)) or bool(_names(root.at(STATE)))),
         command=os.path.lexists(command) and _target(command) != str(LAUNCHER),
+        unit=_is_anothers_unit(root.at(UNIT)),
         programs=_is_other(root.at(PROGRAMS)) or bool(others - {CURRENT.name, PREVIOUS.name}),
     )
+
+
+def _is_anothers_unit(unit: Path) -> bool:
+    return unit.is_file() and not unit.read_text(errors="replace").startswith(MADE)
 
 
 def _is_edited(root: Root) -> bool:

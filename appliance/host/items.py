@@ -40,6 +40,8 @@ class File:
     group: str = "root"
     is_starter: bool = False
     """Only what there is to begin with: whatever the operator made of it stays."""
+    mark: str = ""
+    """How a file begins that is replaced; another one is somebody else's."""
 
     def __str__(self) -> str:
         return str(self.path)

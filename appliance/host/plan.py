@@ -91,6 +91,8 @@ def _file(item: File, found: Found) -> Change:
     if found.kind is not Kind.FILE:
         return Change(item, found, obstacle="is no regular file")
     if found.text != item.text and not item.is_starter:
+        if not found.text.startswith(item.mark):
+            return Change(item, found, obstacle="was not made by `portway install`; move it away first")
         return Change(item, found, "replace", _diff(item.path, found.text, item.text))
     return Change(item, found, _access(item, found))
 

@@ -1,14 +1,17 @@
 """A new program takes over the service; one that is not healthy in time gives it back."""
 
+import signal
 import time
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from appliance.host import service
 from appliance.host.apply import undo
-from appliance.host.layout import ADMIN, CURRENT, UNIT, Root
+from appliance.host.commands import CommandError
+from appliance.host.layout import ADMIN, CURRENT, PREVIOUS, UNIT, Root
 from appliance.host.plan import Change, Kind
 
 _LOOK: Final = 0.25
@@ -33,12 +36,20 @@ def roll_out(done: list[Change], root: Root, admin: str, within: float, say: Cal
 
     `done` are the changes that led here. Raises UnhealthyError, CommandError, OSError.
     """
-    trouble = _trouble(admin, within)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the restart may cut the session in which this runs
+    try:
+        trouble = _trouble(admin, within)
+    except (CommandError, OSError, KeyboardInterrupt) as error:
+        trouble = str(error) or "interrupted"
     if not trouble:
         return
     if not any(map(_replaces, done)):
-        raise UnhealthyError(f"{trouble}; there is nothing earlier to go back to. See journalctl -u portway")
-    say(f"{trouble}; going back to what there was")
+        way = "there is nothing earlier to go back to"
+        if root.at(PREVIOUS).is_symlink():
+            way = f"`{PREVIOUS}/portway install --now` goes back"
+        raise UnhealthyError(f"{trouble}; {way}. See journalctl -u portway")
+    with suppress(OSError):  # whoever read it may be gone
+        say(f"{trouble}; going back to what there was")
     for change in reversed(done):
         undo(change, root)
     service.reload_units()

@@ -28,7 +28,10 @@ def _kind(path: Path) -> str:
 
 
 def copy(source: Path, target: Path, wanted: str) -> None:
-    """Copy a folder form so that `target` is there as a whole or not at all. Raises OSError."""
+    """Copy a folder form so that `target` is there as a whole or not at all. Raises OSError.
+
+    A damaged one is moved away first: between those two renames there is none.
+    """
     new = target.with_name(f"{TEMPORARY}{target.name}")
     shutil.rmtree(new, ignore_errors=True)
     shutil.copytree(source, new, symlinks=True)

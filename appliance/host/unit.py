@@ -4,8 +4,11 @@ from typing import Final
 
 from appliance.host.layout import ACCOUNT, ADMIN, LAUNCHER, RULES
 
+MADE: Final = "# Made by `portway install`"
+"""How the unit begins, and a unit that somebody else made does not."""
+
 UNIT_TEXT: Final = f"""\
-# Made by `portway install`, which replaces it. What is to differ goes into a drop-in: systemctl edit portway
+{MADE}, which replaces it. What is to differ goes into a drop-in: systemctl edit portway
 #
 # A new ruleset:   systemctl reload portway
 # A new version:   NEW-PORTWAY install --now
@@ -26,9 +29,9 @@ WatchdogSec=30
 ExecStartPre={LAUNCHER} check {RULES}
 ExecStart={LAUNCHER} run {RULES}
 # Problems of the ruleset are a reload that failed, and change nothing.
-ExecReload={LAUNCHER} check {RULES}
-ExecReload=/bin/kill -HUP $MAINPID
-# Where `portway status` asks; a ruleset that names an address itself ([gateway] admin) goes first.
+ExecReload={LAUNCHER} reload {RULES}
+# Where `portway status` and `portway install` ask, so it stays; a ruleset that names an address itself
+# ([gateway] admin) goes first.
 Environment=PORTWAY_ADMIN={ADMIN}
 Restart=always
 RestartSec=2

@@ -18,7 +18,7 @@ from appliance.host.layout import (
     UNIT,
 )
 from appliance.host.starter import STARTER
-from appliance.host.unit import UNIT_TEXT
+from appliance.host.unit import MADE, UNIT_TEXT
 
 _SHORT: Final = 12
 
@@ -67,7 +67,7 @@ def installation(release: Release, there: Programs, *, has_accounts: bool) -> tu
         Directory(PROGRAMS),
         Program(PROGRAMS / release.name, release.digest),
         Link(COMMAND, str(LAUNCHER)),
-        File(UNIT, UNIT_TEXT),
+        File(UNIT, UNIT_TEXT, mark=MADE),
         Link(PREVIOUS, before) if before else Absent(PREVIOUS),
         Link(CURRENT, release.name),
         Link(ENABLED, str(UNIT)),
@@ -88,6 +88,8 @@ class Kept:
     state: bool = False
     command: bool = False
     """It is another program's."""
+    unit: bool = False
+    """Somebody else made it, and the service with it."""
     programs: bool = False
     """/opt/portway itself, for there is something else in it."""
 
@@ -98,8 +100,7 @@ def absence(there: Programs, kept: Kept) -> tuple[Item, ...]:
     A later user could get its number, and with it what was left.
     """
     return (
-        Absent(ENABLED),
-        Absent(UNIT),
+        *(() if kept.unit else (Absent(ENABLED), Absent(UNIT))),
         *(() if kept.command else (Absent(COMMAND),)),
         *(() if kept.rules else (Absent(CONFIGURATION),)),
         *(() if kept.state else (Absent(STATE),)),

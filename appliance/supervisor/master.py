@@ -247,6 +247,8 @@ class Master:
             reloaded = self._replace()
         except MemoryError:
             reloaded = Failure("there is no memory for it")
+        except OSError as error:  # a folder on the way that may not be looked into any more
+            reloaded = Failure(f"{error.filename or 'the ruleset'}: {error.strerror or error}")
         if isinstance(reloaded, Failure):
             self._log.error(Event.RELOAD_FAILED, message=reloaded.error)
         else:

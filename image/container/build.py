@@ -62,8 +62,13 @@ def _revision() -> str:
     if told is not None:
         return told
     asked = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "HEAD"], check=False, capture_output=True, text=True
+        ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "rev-parse", "HEAD"],
+        check=False,
+        capture_output=True,
+        text=True,
     )
+    if asked.returncode and (ROOT / ".git").exists():
+        raise SystemExit(f"image: git does not tell the commit: {asked.stderr.strip()}")
     return asked.stdout.strip()
 
 

@@ -222,6 +222,22 @@ def test_what_others_made_stays(image: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_unit_that_somebody_else_made(image: Path, tmp_path: Path) -> None:
+    """A service written by hand runs another ruleset: it is neither replaced nor taken away."""
+    unit = image / "etc/systemd/system/portway.service"
+    unit.parent.mkdir(parents=True, exist_ok=True)
+    unit.write_text(mine := "[Service]\nExecStart=/usr/local/bin/portway run /etc/edge.toml\n")
+    before = everything(image)
+    done = portway("install", "--root", image, "--from", folder_form(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "portway.service was not made by `portway install`" in done.stderr
+    assert everything(image) == before
+    done = portway("uninstall", "--root", image)
+    assert done.returncode == 0
+    assert "portway.service is kept" in done.stdout
+    assert unit.read_text() == mine
+
+
 @pytest.mark.parametrize("file", ["usr/local/bin/portway", "opt/portway", "etc/portway"])
 def test_something_in_the_way(image: Path, tmp_path: Path, file: str) -> None:
     """Another program's file is not replaced: the installation is refused before anything is changed."""
@@ -266,7 +282,7 @@ def test_a_kill_in_the_middle(image: Path, tmp_path: Path, step: int) -> None:
     strace = needs.program("strace")
     install(image, folder_form(tmp_path))
     (image / "usr/local/bin/portway").unlink()
-    (image / "etc/systemd/system/portway.service").write_text("an earlier unit\n")
+    (image / "etc/systemd/system/portway.service").write_text("# Made by `portway install`, an earlier one\n")
     before = current(image)
     form = folder_form(tmp_path, "two")
     kill = (

@@ -307,6 +307,9 @@ def test_the_verb_says_what_it_did_or_why_not(tmp_path: Path) -> None:
         told = json.loads(portway("status", "--admin", admin, "--json").stdout)
         assert told["ruleset"]["rules"] == 2
         put(gateway, "nonsense = 1\n")
+        whole = portway("reload", "--admin", admin, str(gateway.folder / "rules.toml"))
+        assert whole.returncode == 2
+        assert "rules.toml:1:1: nonsense" in whole.stderr
         failed = portway("reload", "--admin", admin)
         assert failed.returncode == 1
         assert "nonsense" in failed.stderr

@@ -75,6 +75,13 @@ def test_a_key_that_is_not_the_published_one_is_refused(release: Path, tmp_path:
     _, published = pair(tmp_path / "published", "")
     with pytest.raises(NotSignedError, match="minisign -V"):
         sign(release, key(tmp_path, {"PORTWAY_MINISIGN_KEY": str(secret)}), published)
+    assert not {SIGNATURE, PUBLIC} & {path.name for path in release.iterdir()}
+
+
+def test_a_release_is_signed_with_a_key_that_was_given(tmp_path: Path) -> None:
+    """Where a release is made for others, a missing key is an error."""
+    with pytest.raises(NotSignedError, match="PORTWAY_MINISIGN_KEY is not"):
+        key(tmp_path, {"PORTWAY_RELEASE": "yes"})
 
 
 def test_a_wrong_key_or_password_is_an_error_and_no_signature(release: Path, tmp_path: Path) -> None:

@@ -89,7 +89,9 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
                 [*program("folder"), "status", "--admin", admin], capture_output=True, text=True, check=False
             )
             assert ask.returncode == 0, ask.stderr
-    wait_for("the end of the trace", lambda: f"{gateway.process.pid} +++ exited" in log.read_text())
+    # strace pads a process id to five places.
+    end = re.compile(rf"^{gateway.process.pid} +\+\+\+ exited", re.MULTILINE)
+    wait_for("the end of the trace", lambda: end.search(log.read_text()))
     return CALL.findall(log.read_text())
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from build.notes import NoNotesError
 from build.publish import NotReadyError, ready
-from build.sign import PUBLIC, SIGNATURE, THROW_AWAY
+from build.sign import PUBLIC, SIGNATURE, SUMS, THROW_AWAY, sums
 
 CHANGELOG = "## 1.0 (2026-11-24)\n- first\n"
 
@@ -14,8 +14,9 @@ CHANGELOG = "## 1.0 (2026-11-24)\n- first\n"
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
     """A signed release."""
-    for name in (SIGNATURE, PUBLIC):
+    for name in (SIGNATURE, PUBLIC, "portway"):
         (tmp_path / name).touch()
+    (tmp_path / SUMS).write_text(sums(tmp_path))
     return tmp_path
 
 
@@ -44,4 +45,12 @@ def test_a_throw_away_signature_is_refused(release: Path) -> None:
         ready("v1.0", "1.0", CHANGELOG, release)
     (release / SIGNATURE).unlink()
     with pytest.raises(NotReadyError, match="not signed"):
+        ready("v1.0", "1.0", CHANGELOG, release)
+
+
+@pytest.mark.parametrize("name", ["portway", "another"])
+def test_what_changed_after_it_was_signed_is_refused(release: Path, name: str) -> None:
+    """A file that is not as the signed list has it, or not in it, never goes out."""
+    (release / name).write_text("changed")
+    with pytest.raises(NotReadyError, match="changed since it was signed"):
         ready("v1.0", "1.0", CHANGELOG, release)

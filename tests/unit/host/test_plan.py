@@ -76,6 +76,16 @@ def test_what_is_in_the_way(item: Item, kind: Kind) -> None:
     assert not made.what
 
 
+@pytest.mark.parametrize("text", ["[Service]\n", ""])
+def test_another_ones_unit_is_not_replaced(text: str) -> None:
+    """A unit that an operator wrote by hand starts another ruleset: it stays, and its service."""
+    item = File(Path("/etc/x"), "# Made by us, newer\n", mark="# Made by us")
+    made = change(item, Found(Kind.FILE, text=text))
+    assert made.obstacle
+    assert not made.what
+    assert change(item, Found(Kind.FILE, text="# Made by us\n")).what == "replace"
+
+
 def test_a_difference_is_shown() -> None:
     """A text that changes comes with its difference, as diff -u shows it."""
     made = change(FILE, Found(Kind.FILE, 0o640, "root", "portway", "one\nthree\n"))

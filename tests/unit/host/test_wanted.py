@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from appliance.host.items import Absent, Account, Directory, File, Link, NoAccount
-from appliance.host.layout import CONFIGURATION, CURRENT, PREVIOUS, PROGRAMS, STATE
+from appliance.host.layout import CONFIGURATION, CURRENT, ENABLED, PREVIOUS, PROGRAMS, STATE, UNIT
 from appliance.host.wanted import Kept, Programs, Release, absence, installation, outdated
 
 A, B, C = (f"1.{number}-{'0' * 12}" for number in range(3))
@@ -71,6 +71,10 @@ def test_what_is_kept_is_not_removed() -> None:
     whole = absence(Programs(frozenset({A})), Kept())
     assert Absent(PROGRAMS / A) in whole
     command = Absent(Path("/usr/local/bin/portway"))
+    assert set(whole) - set(absence(Programs(frozenset({A})), Kept(unit=True))) == {
+        Absent(ENABLED),
+        Absent(UNIT),
+    }
     for kept, path in (
         (Kept(rules=True), Absent(CONFIGURATION)),
         (Kept(state=True), Absent(STATE)),
