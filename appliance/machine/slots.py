@@ -7,6 +7,7 @@ Pure. A disk (sectors of 512 bytes):
     2048      partition 1: FAT, labelled PORTWAY: the operator's two files, GRUB for UEFI, grubenv
     8192      partition 2: slot a, up to 32 MiB; the image ends where its contents end
     73728     partition 3: slot b, up to 32 MiB, on a disk that has the room
+    139264    free: partition 4 is the operator's
 
 A slot is a FAT file system of its own, just as large as its two files: both firmwares read it. It is
 installed as a whole, by plain writes, and checked by reading it back; nobody writes a file in it. Its
@@ -16,6 +17,7 @@ kernel's command line.
 
 import hashlib
 import re
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
@@ -130,6 +132,20 @@ def misfit(slot: str, contents: Slot, disk_sectors: int) -> str:
     if SLOTS[slot] + contents.sectors <= disk_sectors:
         return ""
     return f"the disk has {_mib(disk_sectors)} MiB, and two slots need {_mib(SLOTS['b'] + SPAN)}: enlarge it"
+
+
+def is_taken(slot: str, boot_sector: bytes) -> bool:
+    """Tell whether a partition that is not the slot's own lies on the slot's sectors, or has its number."""
+    begin, end = SLOTS[slot], SLOTS[slot] + SPAN
+    for number in range(1, 5):
+        entry = boot_sector[_TABLE + (number - 1) * _ENTRY :][:_ENTRY]
+        start, size = struct.unpack_from("<II", entry, 8)
+        is_slots = number == PARTITIONS[slot]
+        if is_slots and entry[4] == EFI_TYPE and start == begin:
+            continue
+        if size and (is_slots or (start < end and begin < start + size)):
+            return True
+    return False
 
 
 def version_of(text: str) -> Version:

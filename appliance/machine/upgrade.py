@@ -23,9 +23,11 @@ from appliance.machine.slots import (
     PARTITIONS,
     SECTOR,
     SLOTS,
+    SPAN,
     Booted,
     Slot,
     digest,
+    is_taken,
     misfit,
     version_of,
     wanted,
@@ -115,19 +117,21 @@ def _failed(disk: ConfigDisk, names: dict[str, str], running: str) -> list[str]:
 
 
 def _names(folder: Path) -> dict[str, str]:
-    """Read grubenv; a damaged one is empty, as it is for GRUB."""
+    """Read grubenv; one that is damaged or not there is empty, as it is for GRUB."""
     try:
         return grubenv.parse((folder / GRUBENV).read_bytes())
-    except ValueError:
+    except (FileNotFoundError, ValueError):
         return {}
 
 
 def _write(disk: ConfigDisk, names: dict[str, str]) -> None:
-    """Overwrite grubenv where it lies."""
+    """Overwrite grubenv where it lies; make it where it is not there."""
     block = grubenv.render(names)
-    with disk.writable() as folder, (folder / GRUBENV).open("r+b", buffering=0) as file:
-        file.write(block)
-        os.fsync(file.fileno())
+    with disk.writable() as folder:
+        (folder / GRUBENV).touch()
+        with (folder / GRUBENV).open("r+b", buffering=0) as file:
+            file.write(block)
+            os.fsync(file.fileno())
 
 
 # -- disks --------------------------------------------------------------------------------------------
@@ -173,6 +177,11 @@ def _install(medium: Medium, own: str, slot: str) -> str:
         target = files.enter_context(Path(own).open("r+b", buffering=0)).fileno()
         if trouble := misfit(slot, medium.slot, os.lseek(target, 0, os.SEEK_END) // SECTOR):
             return trouble
+        if is_taken(slot, os.pread(target, SECTOR, 0)):
+            return (
+                f"on {own} a partition that is not Portway's has the sectors or the number of slot {slot}; "
+                f"nothing was changed. Free are the sectors from {SLOTS['b'] + SPAN}, as partition 4"
+            )
         start, size = SLOTS[slot] * SECTOR, medium.slot.sectors * SECTOR
         at = start
         for piece in _pieces(source, SLOTS["a"] * SECTOR, size):

@@ -9,7 +9,7 @@ import pytest
 from appliance.machine import grubenv
 from image.vm import disk as image
 from image.vm.build import EPOCH
-from tests.vm.virtual_machine import DIST, ROOM, Firmware, VirtualMachine, disk_of, get
+from tests.vm.virtual_machine import DIST, ROOM, Firmware, VirtualMachine, disk_of, get, put
 
 NEWER = "99.0.0"
 CONFIGURATION = Path(image.__file__).with_name("grub.cfg")
@@ -75,4 +75,13 @@ def test_no_room(tmp_path: Path) -> None:
     disks = [disk_of(tmp_path), _newer(tmp_path)]
     with VirtualMachine.start(tmp_path, disks=disks, memory=192) as machine:
         machine.await_text("enlarge it")
+        machine.await_text('"event":"ready"')
+
+
+def test_a_damaged_grubenv(tmp_path: Path) -> None:
+    """GRUB starts slot a, and says so: the next upgrade knows which slot is in use."""
+    disk = disk_of(tmp_path)
+    put(disk, "grub/grubenv", "")
+    with VirtualMachine.start(tmp_path, disks=[disk]) as machine:
+        machine.await_text("portway.slot=a ")
         machine.await_text('"event":"ready"')

@@ -88,3 +88,32 @@ def test_the_newer_version_is_wanted(older: str, newer: str) -> None:
 def test_what_the_boot_loader_says(line: str, booted: Booted) -> None:
     """Disk, slot and trial are words of the kernel's command line."""
     assert Booted.of(line) == booted
+
+
+def _table(number: int, kind: int, start: int, sectors: int) -> bytes:
+    """Make a boot sector with the image's two partitions, and one more."""
+    sector = slots.with_partition(bytes(SECTOR), 1, 2048, 6144)
+    sector = slots.with_partition(sector, 2, SLOTS["a"], 50000)
+    sector = slots.with_partition(sector, number, start, sectors)
+    at = 446 + (number - 1) * 16 + 4
+    return sector[:at] + bytes([kind]) + sector[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("entry", "is_taken"),
+    [
+        ((3, slots.EFI_TYPE, SLOTS["b"], 50000), False),  # a slot that is there already
+        ((4, 0x83, SLOTS["b"] + SPAN, 1 << 20), False),
+        ((3, 0x83, SLOTS["b"] + SPAN, 1 << 20), True),  # its number is another's
+        ((3, 0x83, SLOTS["b"], 1 << 20), True),
+        ((3, slots.EFI_TYPE, SLOTS["a"] + 50000, 1 << 20), True),
+        ((4, 0x83, SLOTS["a"] + 50000, 1 << 20), True),
+        ((4, 0x83, SLOTS["b"] + SPAN - 1, 1), True),
+        ((4, 0x83, SLOTS["b"] - 1, 1), False),
+        ((4, 0, 0, 0), False),
+    ],
+)
+def test_a_partition_of_the_operators(entry: tuple[int, int, int, int], is_taken: bool) -> None:
+    """A slot's sectors or number that another partition has are not a slot's to write."""
+    assert slots.is_taken("b", _table(*entry)) == is_taken
+    assert not slots.is_taken("a", _table(3, slots.EFI_TYPE, SLOTS["b"], 50000))

@@ -11,7 +11,17 @@ import pytest
 from appliance import __version__
 from appliance.machine import crash, grubenv, upgrade
 from appliance.machine.disks import ConfigDisk
-from appliance.machine.slots import HEADER, LABEL, LABEL_OFFSET, SECTOR, SLOTS, SPAN, Slot, digest
+from appliance.machine.slots import (
+    HEADER,
+    LABEL,
+    LABEL_OFFSET,
+    SECTOR,
+    SLOTS,
+    SPAN,
+    Slot,
+    digest,
+    with_partition,
+)
 
 NEWER = "99.0.0"
 SECTORS = 5000
@@ -187,3 +197,27 @@ def test_a_damaged_grubenv(host: Host) -> None:
     _image(host.add("vdb"), NEWER)
     assert host.offer().reboot
     assert host.names["saved_entry"] == "a"
+
+
+def test_a_partition_where_slot_b_would_be(host: Host) -> None:
+    """The operator's state partition right behind slot a is not written over: the disk stays as it was."""
+    own = host.root / "dev/vda"
+    table = bytearray(with_partition(bytes(SECTOR), 3, SLOTS["a"] + SECTORS, 1 << 17))
+    table[446 + 32 + 4] = 0x83
+    with own.open("r+b") as disk:
+        disk.write(table)
+    before = own.read_bytes()
+    _image(host.add("vdb"), NEWER)
+    outcome = host.offer()
+    assert not outcome.reboot
+    assert "not Portway's has the sectors or the number of slot b; nothing was changed" in outcome.lines[0]
+    assert own.read_bytes() == before
+    assert host.names == {"saved_entry": "a"}
+
+
+def test_no_grubenv(host: Host) -> None:
+    """A file that is not there is an empty one, and is made when there is something to say."""
+    (host.root / "fat/grub/grubenv").unlink()
+    _image(host.add("vdb"), NEWER)
+    assert host.offer().reboot
+    assert host.names == {"saved_entry": "a", "next_entry": "b", "trying": NEWER}
