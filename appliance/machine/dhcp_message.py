@@ -187,7 +187,7 @@ def _lease(address: IPv4Address, server: str, options: dict[int, bytes]) -> Leas
     if address.is_unspecified or address.is_multicast:
         return None
     seconds = _seconds(options.get(Option.LEASE_TIME, b""))
-    if seconds is None:
+    if not seconds:  # none given, or one that ends as it begins
         return None
     renew = _seconds(options.get(Option.T1, b"")) or seconds * 0.5
     rebind = _seconds(options.get(Option.T2, b"")) or seconds * 0.875

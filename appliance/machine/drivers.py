@@ -7,7 +7,6 @@ What depmod(8) and udev(7) do elsewhere. The image lists its modules in one JSON
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
@@ -128,9 +127,15 @@ def modaliases(buses: str = BUSES) -> Iterator[str]:
 class Arrivals:
     """Devices that come later, as the kernel announces them (NETLINK_KOBJECT_UEVENT)."""
 
-    def __init__(self, drivers: Drivers, arrived: Callable[[], None]) -> None:
-        """`arrived` is called after each announcement."""
+    def __init__(
+        self,
+        drivers: Drivers,
+        arrived: Callable[[], None],
+        present: Callable[[], Iterable[str]] = modaliases,
+    ) -> None:
+        """`arrived` is called after each announcement; `present` is asked when some were lost."""
         self._drivers = drivers
+        self._present = present
         self._arrived = arrived
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._source = socket.socket(socket.AF_NETLINK, kind, _UEVENT)
@@ -142,10 +147,14 @@ class Arrivals:
 
     def on_event(self, events: int) -> None:  # noqa: ARG002  IN is all it is watched for
         """Load what new devices ask for."""
-        with suppress(OSError):  # ENOBUFS: more than room; the next one says more
+        try:
             while True:
                 if modalias := modalias_of(self._source.recv(1 << 14)):
                     self._drivers.need(*self._drivers.wanted([modalias]))
+        except BlockingIOError:
+            pass
+        except OSError:  # ENOBUFS: more than room
+            self._drivers.settle(self._present)
         self._arrived()
 
     def on_fault(self) -> None:

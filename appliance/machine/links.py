@@ -3,6 +3,9 @@
 import os
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from appliance.machine.netlink import Address, Answer, Kind, Link, Message, NameServers, dump, read_messages
@@ -45,7 +48,24 @@ class Links:
 
     def watch(self, reactor: Reactor, news: Callable[[Message], None]) -> None:
         """Have `news` called with what changes from here on."""
-        reactor.watch(self._news.fileno(), IN, _News(self._news, self._note, news))
+
+        def take(message: Message) -> None:
+            self._note(message)
+            news(message)
+
+        reactor.watch(self._news.fileno(), IN, _News(self._news, take, partial(self._look_again, take)))
+
+    def _look_again(self, take: Callable[[Message], None]) -> None:
+        """Take what changed while there was no room for the news. Raises OSError."""
+        found = [message for kind in (Kind.GET_LINK, Kind.GET_ADDRESS) for message in self._ask(dump(kind))]
+        links = {message.index for message in found if isinstance(message, Link)}
+        addresses = {(each.index, str(each.interface)) for each in found if isinstance(each, Address)}
+        gone: list[Message] = [
+            *(replace(self.addresses[key], is_gone=True) for key in self.addresses.keys() - addresses),
+            *(replace(self.links[index], is_gone=True) for index in self.links.keys() - links),
+        ]
+        for message in (*gone, *found):
+            take(message)
 
     def _note(self, message: Message) -> None:
         match message:
@@ -78,21 +98,26 @@ class _News:
     """The kernel's announcements."""
 
     def __init__(
-        self, source: socket.socket, note: Callable[[Message], None], news: Callable[[Message], None]
+        self, source: socket.socket, take: Callable[[Message], None], look_again: Callable[[], None]
     ) -> None:
         self._source = source
-        self._note = note
-        self._news = news
+        self._take = take
+        self._look_again = look_again
 
     def on_event(self, events: int) -> None:  # noqa: ARG002  IN is all it is watched for
         """Hand on what the kernel says."""
         try:
             data = self._source.recv(_LARGEST)
-        except OSError:  # ENOBUFS: more news than room; what was missed shows with the next
+        except BlockingIOError:
+            return
+        except OSError:  # ENOBUFS: more news than room; what still waits is older than a look
+            with suppress(OSError):
+                while self._source.recv(_LARGEST):
+                    pass
+            self._look_again()
             return
         for message in read_messages(data):
-            self._note(message)
-            self._news(message)
+            self._take(message)
 
     def on_fault(self) -> None:
         """Nothing ends."""

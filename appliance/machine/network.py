@@ -34,6 +34,7 @@ from appliance.observe.names import Event
 ANY4: Final = IPv4Interface("0.0.0.0/0")
 ANY6: Final = IPv6Interface("::/0")
 METRIC: Final = 100
+"""Of our routes; an interface adds its index."""
 _MOST_SERVERS: Final = 3
 """How many name servers the C library asks (resolv.conf(5), MAXNS)."""
 
@@ -52,6 +53,8 @@ class Network:
         self.host_name = "" if network.hostname is UNSET else str(network.hostname)
         self._has_own_name = bool(self.host_name)
         self.domain = ""
+        self._told: set[tuple[int, str]] = set()
+        self._resolv_conf = ""
 
     def start(self) -> None:
         """Bring up what is there, and what comes later. Raises OSError where the kernel has no rtnetlink."""
@@ -78,16 +81,22 @@ class Network:
                 self._meet(message)
             case Address(index=index, interface=interface, is_gone=gone):
                 if index in self.interfaces and not message.is_tentative:
-                    name = self.interfaces[index].link.name
-                    event = Event.ADDRESS_REMOVED if gone else Event.ADDRESS_ADDED
-                    self._log.info(event, interface=name, address=str(interface))
-                    self._changed()
+                    self._tell(index, str(interface), is_gone=gone)
             case NameServers(index=index, servers=servers, lifetime=lifetime):
                 if card := self.interfaces.get(index):
                     card.advertised = servers if lifetime else ()
                     self.settle()
             case _:
                 pass
+
+    def _tell(self, index: int, address: str, *, is_gone: bool) -> None:
+        """Report an address that came or went; the kernel announces it again whenever its life is renewed."""
+        if not is_gone and (index, address) in self._told:
+            return
+        (self._told.discard if is_gone else self._told.add)((index, address))
+        event = Event.ADDRESS_REMOVED if is_gone else Event.ADDRESS_ADDED
+        self._log.info(event, interface=self.interfaces[index].link.name, address=address)
+        self._changed()
 
     def attempt(self, message: bytes, about: str) -> bool:
         """Have something changed, or report that the kernel refuses."""
@@ -124,9 +133,16 @@ class Network:
         self.domain = next((card.lease.domain for card in cards if card.lease and card.lease.domain), "")
         with suppress(OSError):
             socket.sethostname(self.host_name or "portway")
-        with suppress(OSError):
-            Path(RESOLV_CONF).write_text(resolv_conf(list(self.name_servers), self.domain), encoding="ascii")
+        self._write_resolv_conf()
         self._changed()
+
+    def _write_resolv_conf(self) -> None:
+        text = resolv_conf(list(self.name_servers), self.domain)
+        if text == self._resolv_conf:
+            return
+        with suppress(OSError):
+            Path(RESOLV_CONF).write_text(text, encoding="ascii")
+            self._resolv_conf = text
 
     @property
     def time_servers(self) -> tuple[str, ...]:
@@ -218,7 +234,12 @@ class Card:
     def _give(self, address: Interface, gateway: str | None, everywhere: Interface) -> None:
         self._apply(set_address(self.link.index, address))
         if gateway:
-            self._apply(set_route(self.link.index, everywhere, gateway, METRIC))
+            self._apply(set_route(self.link.index, everywhere, gateway, self._metric))
+
+    @property
+    def _metric(self) -> int:
+        """Its routes' own: one of the same network and metric would take the place of another interface's."""
+        return METRIC + self.link.index
 
     def _apply(self, message: bytes) -> bool:
         return self._network.attempt(message, self.link.name)
@@ -242,7 +263,7 @@ class Card:
         self._apply(set_address(index, lease.address))
         # Those of the link first: a gateway may be reached through one of them.
         for route in sorted(lease.routes, key=lambda each: each.gateway is not None):
-            self._apply(set_route(index, route.destination, route.gateway, METRIC))
+            self._apply(set_route(index, route.destination, route.gateway, self._metric))
         self._network.leased(self.link.name, lease)
         self._network.settle()
 

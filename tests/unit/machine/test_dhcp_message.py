@@ -148,3 +148,10 @@ def test_any_bytes_are_read_or_not(noise: bytes, cut: int) -> None:
     read(noise, MAC)
     read((reply(MessageType.ACK, 1)[:-1] + noise)[:cut], MAC)
     read(reply(MessageType.ACK, 1)[:-1] + noise, MAC)
+
+
+def test_a_lease_of_no_time() -> None:
+    """A lease that ends as it begins is none: a client that took it would ask without a pause."""
+    offer = read(reply(MessageType.OFFER, 1, seconds=0), MAC)
+    assert offer is not None
+    assert offer.lease is None

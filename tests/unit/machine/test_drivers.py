@@ -2,8 +2,10 @@
 
 import errno
 from pathlib import Path
+from typing import Any
 
-from appliance.machine.drivers import Drivers, Module, Modules, modalias_of, read_list
+from appliance.machine.drivers import Arrivals, Drivers, Module, Modules, modalias_of, read_list
+from appliance.net.reactor import IN
 
 MODULES: Modules = {
     "virtio_pci": Module("virtio_pci.ko", ("virtio_ring", "virtio"), ("pci:v00001AF4d*sv*sd*bc*sc*i*",)),
@@ -82,3 +84,24 @@ def test_announcements() -> None:
     assert modalias_of(b"add@/devices/x" + words) == "virtio:d00000002v00001AF4"
     assert modalias_of(b"remove@/devices/x" + words) is None
     assert modalias_of(b"add@/devices/x\0ACTION=add\0") is None
+
+
+class _Lost:
+    """A socket that has lost announcements."""
+
+    def recv(self, _size: int) -> bytes:
+        """Say so."""
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+
+def test_lost_announcements() -> None:
+    """Where the kernel had to drop announcements, every device is looked at again."""
+    kernel = Kernel()
+    arrivals = Arrivals.__new__(Arrivals)
+    arrivals._drivers = Drivers(MODULES, load=kernel.load)
+    source: Any = _Lost()
+    arrivals._source = source
+    arrivals._present = lambda: ["acpi:PNP0C0C:"]
+    arrivals._arrived = lambda: None
+    arrivals.on_event(IN)
+    assert kernel.loaded == ["button"]
