@@ -5,6 +5,8 @@ the console does not take what it has, the pipe is not read: it fills, and the w
 """
 
 import os
+import select
+import time
 from collections import deque
 from contextlib import suppress
 from typing import Final
@@ -17,6 +19,10 @@ KEPT: Final = 20
 
 _LARGEST: Final = 1 << 16
 _LONGEST_KEPT: Final = 500
+_MOST_HELD: Final = 1 << 18
+"""Bytes that are held for a console which does not take them (Ctrl-S): the latest."""
+_PATIENCE: Final = 5.0
+"""Seconds that a machine which stops waits for its console."""
 
 
 class Console:
@@ -52,6 +58,8 @@ class Console:
         """Write, or hold what the console does not take yet."""
         self._held += data
         self.flush()
+        if (excess := len(self._held) - _MOST_HELD) > 0:  # cut where a line ends
+            del self._held[: self._held.find(b"\n", excess - 1) + 1 or excess]
 
     def flush(self) -> None:
         """Write what is held; go on reading once it is all written."""
@@ -91,15 +99,17 @@ class Console:
             self.on_event(IN)
 
     def finish(self) -> None:
-        """Write what there still is, waiting for the console: the machine stops."""
+        """Write what there still is, waiting a little for the console: the machine stops."""
         with suppress(OSError):
             while data := os.read(self._source, _LARGEST):
                 self._keep(data)
                 self._held += data
+        until = time.monotonic() + _PATIENCE
         with suppress(OSError):
-            os.set_blocking(self._device, True)
-            while self._held:
-                del self._held[: os.write(self._device, self._held)]
+            while self._held and (left := until - time.monotonic()) > 0:
+                if select.select([], [self._device], [], left)[1]:
+                    with suppress(BlockingIOError):
+                        del self._held[: os.write(self._device, self._held)]
 
 
 class _Writable:
@@ -128,5 +138,9 @@ def open_pipe(uid: int, gid: int) -> tuple[int, int]:
 
 
 def open_device(path: str = DEVICE) -> int:
-    """Open the console; where there is none, /dev/null's like, which takes all. Raises OSError."""
-    return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    """Open the console; where there is none, /dev/null, which takes all. Raises OSError."""
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        return os.open(path, flags)
+    except OSError:  # ENODEV: no driver registered one
+        return os.open(os.devnull, flags)

@@ -10,7 +10,7 @@ import msgspec
 
 NAME: Final = "crash.log"
 MARK: Final = "restarted"
-"""An empty file: the restart is not over until the gateway has been well for a while."""
+"""An empty file: the restart is not over until the gateway was ready for SETTLED, or somebody stopped it."""
 UNKNOWN_PAUSE: Final = 10.0
 """Seconds before a restart where nothing tells how many there were."""
 LARGEST: Final = 64 << 10
@@ -36,7 +36,7 @@ def last(text: bytes) -> Crash | None:
     for line in reversed(text.splitlines()):
         try:
             return msgspec.json.decode(line, type=Crash)
-        except msgspec.DecodeError:  # cut short by a power failure
+        except (msgspec.DecodeError, UnicodeDecodeError):  # cut short by a power failure, or damaged
             continue
     return None
 

@@ -143,8 +143,8 @@ class Machine:
     def _offer(self) -> None:
         try:
             outcome = upgrade.offer(self._command_line, self._storage.disk)
-        except OSError as error:
-            self._problems.append(f"looking for an upgrade: {error.strerror or error}")
+        except (OSError, ValueError) as error:  # ValueError: grubenv has no room
+            self._problems.append(f"looking for an upgrade: {getattr(error, 'strerror', None) or error}")
             return
         self._notes += outcome.lines
         if outcome.reboot:
@@ -187,6 +187,7 @@ class Machine:
         if self._ready_at is None:
             self._ready_at = self._reactor.now
             self._later(HEALTHY_AFTER, partial(self._healthy, self._gateway))
+            self._later(crash.SETTLED, partial(self._settled, self._gateway))
             self._show_soon()
 
     def _healthy(self, pid: int) -> None:
@@ -199,16 +200,36 @@ class Machine:
         self._keep_slot()
         self._show_soon()
 
+    def _settled(self, pid: int) -> None:
+        """The gateway has been ready for long: the next crash is the first one again."""
+        if pid == self._gateway and self._down is None:
+            self._storage.forget_restart()
+
     def _keep_slot(self) -> None:
-        """Keep the slot on trial: the gateway is well, and there is a network, so a driver for its card."""
-        shown = self._network.shown() if self._network else ()
-        if self._is_kept or not self._is_healthy or not any(each.addresses for each in shown):
+        """Keep the slot on trial, once it is well."""
+        if self._is_kept or not self._is_well():
             return
-        self._is_kept = True
         try:
             self._notes += upgrade.keep(self._command_line, self._storage.disk)
-        except OSError as error:
-            self._problems.append(f"keeping the new slot: {error.strerror or error}")
+        except (OSError, ValueError) as error:  # ValueError: grubenv has no room
+            said = f"keeping the new slot: {getattr(error, 'strerror', None) or error}"
+            if said not in self._problems:  # the next change tries again
+                self._problems.append(said)
+            return
+        self._is_kept = True
+
+    def _is_well(self) -> bool:
+        """Say whether this version does what the last one did.
+
+        It has found the disk, its gateway runs the operator's rules, if there are any, and an interface has
+        an address, so there is a driver for its card.
+        """
+        if not self._is_healthy or self._storage.disk is None:
+            return False
+        if self._candidate is None or self._candidate.is_stopgap:
+            return False
+        shown = self._network.shown() if self._network else ()
+        return any(each.addresses for each in shown)
 
     def _gateway_ended(self, status: int) -> None:
         pid, self._gateway = self._gateway, 0
@@ -227,7 +248,7 @@ class Machine:
     def _refused_rules(self) -> bool:
         """Try the next ruleset: this one cannot run here (an address is taken). False without a next."""
         assert self._candidate is not None
-        if self._candidate.text.origin == "built-in quickstart":
+        if self._candidate.text.origin == rules.BUILT_IN:
             return False
         self._console.drain()
         said = [line for line in self._console.last if not line.startswith("{")]
@@ -300,8 +321,10 @@ class Machine:
     def _go_down(self, how: Restart, why: str) -> None:
         """Drain the gateway and turn the machine off, or start it anew. A second time, cut."""
         is_first = self._down is None
-        self._down = self._down or how
+        if self._down is None or how is Restart.POWER_OFF:  # off, also in the pause before a restart
+            self._down = how
         if is_first:
+            self._storage.forget_restart()
             action = "off" if how is Restart.POWER_OFF else "reboot"
             self._log.info(Event.POWER, action=action, message=why)
             self._journal.flush()
@@ -376,6 +399,9 @@ class Machine:
         return self._storage.keep_reason(f"PID 1 has failed: {last}", tuple(text.splitlines()[-KEPT:]))
 
     def _report_fault(self, fault: BaseException) -> None:
+        if not self._gateway and self._down is None:  # it came between a gateway's end and what follows it
+            self._down = Restart.AUTOBOOT
+            self._later(crash.UNKNOWN_PAUSE, self._finish)
         self._log.error(Event.INTERNAL_ERROR, exc_info=fault)
         self._journal.flush()
 

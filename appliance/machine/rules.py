@@ -16,6 +16,7 @@ name = "quickstart"
 listen = "127.0.0.1:18080"
 to = "127.0.0.1:18081"
 """
+BUILT_IN: Final = "built-in quickstart"
 
 Render = Callable[[Problem], str]
 """Write a problem as lines: where, what, the line, the hint."""
@@ -29,6 +30,8 @@ class Candidate:
     text: Text
     is_own: bool
     """Whether the operator wrote it, here and now."""
+    is_stopgap: bool = False
+    """Whether it stands in for rules that are there but do not run."""
 
 
 def candidates(
@@ -41,7 +44,8 @@ def candidates(
     own = first(places, RULES, problems)
     if own and (candidate := _candidate(own, render, problems, is_own=True)):
         yield candidate
-    if kept and (last := first([Place("last good", kept)], LAST_GOOD, problems)):
+    last = first([Place("last good", kept)], LAST_GOOD, problems) if kept else None
+    if last:
         text = Text("the last rules that ran well", last.data)
         if (own is None or own.data != last.data) and (
             candidate := _candidate(text, render, problems, is_own=False)
@@ -49,7 +53,8 @@ def candidates(
             yield candidate
     built_in = read(QUICKSTART.encode(), "quickstart")
     assert isinstance(built_in, Ruleset)
-    yield Candidate(built_in, Text("built-in quickstart", QUICKSTART.encode()), is_own=False)
+    is_stopgap = own is not None or last is not None
+    yield Candidate(built_in, Text(BUILT_IN, QUICKSTART.encode()), is_own=False, is_stopgap=is_stopgap)
 
 
 def _candidate(text: Text, render: Render, problems: list[str], *, is_own: bool) -> Candidate | None:

@@ -114,14 +114,16 @@ class Storage:
         return self.disk.path if self.disk else None
 
     def keep(self, candidate: Candidate) -> None:
-        """Keep the rules that run well, unless they are kept already, and forget the last restart."""
-        if (disk := self.disk) is None:
-            return
-        is_new = candidate.is_own and not _holds(disk.path / LAST_GOOD, candidate.text.data)
-        if is_new or (disk.path / crash.MARK).exists():
-            self._attempt(
-                "for keeping the rules, the PORTWAY partition", lambda: _keep(disk, candidate, is_new)
-            )
+        """Keep the rules that run well, unless they are kept already."""
+        disk, data = self.disk, candidate.text.data
+        if disk and candidate.is_own and not _holds(disk.path / LAST_GOOD, data):
+            self._attempt("for keeping the rules, the PORTWAY partition", lambda: _keep(disk, data))
+
+    def forget_restart(self) -> None:
+        """End the row of crashes: the machine has been well for long, or somebody stops it."""
+        disk = self.disk
+        if disk and (disk.path / crash.MARK).exists():
+            self._attempt("for the last restart, the PORTWAY partition", lambda: _forget(disk))
 
     def restarted_after(self) -> crash.Crash | None:
         """Give the crash that this start follows."""
@@ -134,17 +136,20 @@ class Storage:
         if (disk := self.disk) is None:
             return crash.UNKNOWN_PAUSE
         uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
-        attempt = crash.attempt_after(crash.last(crash.read(disk.path)), uptime)
+        attempt = crash.attempt_after(self.restarted_after(), uptime)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(wall_clock()))
         record = crash.Crash(now, round(uptime, 1), reason, attempt, __version__, lines)
         self._attempt("for crash.log, the PORTWAY partition", lambda: _record(disk, record))
         return crash.pause(attempt)
 
 
-def _keep(disk: ConfigDisk, candidate: Candidate, is_new: bool) -> None:
+def _keep(disk: ConfigDisk, data: bytes) -> None:
     with disk.writable() as folder:
-        if is_new:
-            (folder / LAST_GOOD).write_bytes(candidate.text.data)
+        (folder / LAST_GOOD).write_bytes(data)
+
+
+def _forget(disk: ConfigDisk) -> None:
+    with disk.writable() as folder:
         (folder / crash.MARK).unlink(missing_ok=True)
 
 

@@ -36,6 +36,13 @@ def test_a_line_cut_short() -> None:
     assert last(b"") is None
 
 
+def test_a_damaged_line() -> None:
+    """A record with bytes that are no UTF-8 is passed over, too."""
+    damaged = b'{"time":"\xff","uptime":1,"reason":"x"}\n'
+    assert last(damaged) is None
+    assert last(appended(b"", crash(1)) + damaged) == crash(1)
+
+
 def test_the_file_does_not_grow() -> None:
     """Old records go when there is no more room; the newest stays even where it is too large itself."""
     text = b""

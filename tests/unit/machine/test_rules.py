@@ -21,7 +21,7 @@ def test_nothing_is_there(tmp_path: Path) -> None:
     (only,), problems = tried(tmp_path)
     assert [rule.name for rule in only.ruleset.rules] == ["quickstart"]
     assert str(only.ruleset.rules[0].listen[0]).startswith("127.0.0.1:")
-    assert (only.is_own, problems) == (False, [])
+    assert (only.is_own, only.is_stopgap, problems) == (False, False, [])
 
 
 def test_the_operators_come_first_then_the_last_good_ones(tmp_path: Path) -> None:
@@ -31,6 +31,7 @@ def test_the_operators_come_first_then_the_last_good_ones(tmp_path: Path) -> Non
     found, problems = tried(tmp_path)
     assert [each.ruleset.rules[0].name for each in found] == ["web", "old", "quickstart"]
     assert [each.is_own for each in found] == [True, False, False]
+    assert [each.is_stopgap for each in found] == [False, False, True]
     assert problems == []
     (tmp_path / LAST_GOOD).write_bytes(GOOD)
     assert [each.ruleset.rules[0].name for each in tried(tmp_path)[0]] == ["web", "quickstart"]
