@@ -6,7 +6,7 @@ import signal
 import socket
 from http.client import HTTPConnection
 
-from tests.e2e.gateway import Gateway, children, rule, ruleset, state, wait_for
+from tests.e2e.gateway import Gateway, rule, ruleset, state, wait_for
 
 
 class Killed(Exception):  # noqa: N818  no error
@@ -38,7 +38,7 @@ def test_the_page_and_its_end() -> None:
             client.request(method, "/")
             assert client.getresponse().status == 200
             client.close()
-        everyone = children(gateway.process.pid)
+        everyone = gateway.workers
         assert len(everyone) == 2
         os.kill(gateway.process.pid, signal.SIGKILL)
         gateway.process.wait()
@@ -49,7 +49,7 @@ def test_the_page_and_its_end() -> None:
 def test_no_page_without_a_rule_to_it() -> None:
     """On a ruleset that does not forward to the page there is nobody to show it."""
     with Gateway.start(ruleset(rule("web", 9)), env={"PORTWAY_WELCOME": "127.0.0.1:18081"}) as gateway:
-        assert len(children(gateway.process.pid)) == 1
+        assert len(gateway.workers) == 1
 
 
 def test_a_page_that_cannot_be_shown() -> None:
