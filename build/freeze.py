@@ -218,8 +218,10 @@ def write_single(plain: Path, to: Path, loader: str) -> None:
     )  # fmt: skip
     _run("zstd", "-19", "-T1", "--quiet", "--force", "--no-check", str(plain), "-o", str(packed))
     tail = TRAILER.pack(packed.stat().st_size, b"PORTWAY1")
-    to.write_bytes(unpacker.read_bytes() + packed.read_bytes() + tail)
-    to.chmod(0o755)
+    new = to.with_name(f".{to.name}.new")
+    new.write_bytes(unpacker.read_bytes() + packed.read_bytes() + tail)
+    new.chmod(0o755)
+    new.replace(to)  # one that runs cannot be written to (ETXTBSY)
 
 
 def _run(*command: str, **extra: object) -> None:
