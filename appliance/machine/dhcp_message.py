@@ -216,7 +216,7 @@ def _with_mask(address: IPv4Address, mask: bytes) -> IPv4Interface:
         except ValueError:
             pass
     first = address.packed[0]
-    return IPv4Interface(f"{address}/{8 if first < 128 else 16 if first < 192 else 24}")  # noqa: PLR2004
+    return IPv4Interface(f"{address}/{8 if first < 128 else 16 if first < 192 else 24}")  # noqa: PLR2004  the format's own
 
 
 def _routes(options: dict[int, bytes]) -> tuple[Route, ...]:
@@ -243,7 +243,7 @@ def _classless(value: bytes) -> tuple[Route, ...]:
 
 
 def _address(value: bytes) -> str | None:
-    return str(IPv4Address(value)) if len(value) == 4 else None  # noqa: PLR2004
+    return str(IPv4Address(value)) if len(value) == 4 else None  # noqa: PLR2004  the format's own
 
 
 def _addresses(value: bytes) -> tuple[str, ...]:
@@ -251,15 +251,15 @@ def _addresses(value: bytes) -> tuple[str, ...]:
 
 
 def _seconds(value: bytes) -> float | None:
-    return float(struct.unpack("!I", value)[0]) if len(value) == 4 else None  # noqa: PLR2004
+    return float(struct.unpack("!I", value)[0]) if len(value) == 4 else None  # noqa: PLR2004  the format's own
 
 
 def _mtu(value: bytes) -> int | None:
     """Give the MTU; less than 576 would break what every host must take (RFC 791)."""
-    if len(value) != 2:  # noqa: PLR2004
+    if len(value) != 2:  # noqa: PLR2004  the format's own
         return None
     (mtu,) = struct.unpack("!H", value)
-    return int(mtu) if mtu >= 576 else None  # noqa: PLR2004
+    return int(mtu) if mtu >= 576 else None  # noqa: PLR2004  the format's own
 
 
 def _name(value: bytes) -> str:

@@ -85,7 +85,7 @@ def _fat(boot: bytes, read: Read) -> FileSystem | None:
     else:
         return None
     serial, label = struct.unpack_from("<I11s", boot, extended + 1)
-    written = _root_label(boot, read, is_32=extended == 0x42)  # noqa: PLR2004
+    written = _root_label(boot, read, is_32=extended == 0x42)  # noqa: PLR2004  the format's own
     text = (label if written is None else written).decode("ascii", "replace").strip()
     return FileSystem("vfat", "" if text == "NO NAME" else text, f"{serial >> 16:04X}-{serial & 0xFFFF:04X}")
 
@@ -106,7 +106,7 @@ def _root_label(boot: bytes, read: Read, *, is_32: bool) -> bytes | None:
         name, attributes = directory[at : at + 11], directory[at + 11]
         if not name[0]:
             break
-        if name[0] != 0xE5 and attributes & _VOLUME and attributes & _LONG_NAME != _LONG_NAME:  # noqa: PLR2004
+        if name[0] != 0xE5 and attributes & _VOLUME and attributes & _LONG_NAME != _LONG_NAME:  # noqa: PLR2004  the format's own
             return name
     return None
 

@@ -143,7 +143,7 @@ def set_route(index: int, destination: Interface, gateway: str | None, metric: i
     The gateway need not be in a network of the interface (clouds give a /32): hence RTNH_F_ONLINK.
     """
     network = destination.network
-    scope = _GLOBAL if gateway or destination.version == 6 else _LINK_SCOPE  # noqa: PLR2004
+    scope = _GLOBAL if gateway or destination.version == 6 else _LINK_SCOPE  # noqa: PLR2004  the format's own
     flags = _ONLINK if gateway else 0
     body = _ROUTE.pack(
         _family(destination.version), network.prefixlen, 0, 0, _MAIN, _STATIC, scope, _UNICAST, flags

@@ -66,7 +66,7 @@ class Network:
     def _meet(self, link: Link) -> None:
         if link.is_loopback:
             self.attempt(set_up(link.index), link.name)
-        elif link.index not in self.interfaces and len(bytes.fromhex(link.mac.replace(":", ""))) == 6:  # noqa: PLR2004
+        elif link.index not in self.interfaces and len(bytes.fromhex(link.mac.replace(":", ""))) == 6:  # noqa: PLR2004  the format's own
             table = for_interface(self._file, link.name, link.mac)
             card = self.interfaces[link.index] = Card(link, table, self)
             card.start()

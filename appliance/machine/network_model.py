@@ -30,7 +30,7 @@ class HostName(str):
     def read(cls, raw: object) -> Self:
         """Take a TOML value, or raise Misread."""
         text = _text(raw, "a host name in quotes")
-        if len(text) > 64 or not all(_LABEL.fullmatch(label) for label in text.split(".")):  # noqa: PLR2004
+        if len(text) > 64 or not all(_LABEL.fullmatch(label) for label in text.split(".")):  # noqa: PLR2004  the format's own
             raise Misread(f"{quoted(text)} is no host name", "letters, digits and hyphens, as in gateway-1")
         return cls(text)
 

@@ -82,7 +82,7 @@ def _rules(ruleset: Ruleset) -> list[str]:
 
 def _few(addresses: Sequence[object]) -> str:
     shown = ", ".join(str(address) for address in addresses[:3])
-    return f"{shown} and {len(addresses) - 3} more" if len(addresses) > 3 else shown  # noqa: PLR2004
+    return f"{shown} and {len(addresses) - 3} more" if len(addresses) > 3 else shown  # noqa: PLR2004  the format's own
 
 
 def _some(texts: list[str], name: str) -> Iterator[str]:

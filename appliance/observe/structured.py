@@ -29,7 +29,7 @@ def _import() -> None:
 
 _import()
 
-import structlog  # noqa: E402
+import structlog  # noqa: E402  after it was imported above; so the next three
 from structlog import dev  # noqa: E402
 from structlog.processors import format_exc_info  # noqa: E402
 from structlog.typing import EventDict, FilteringBoundLogger  # noqa: E402
