@@ -48,6 +48,10 @@ class Cause(StrEnum):
     """The last endpoint tried cannot be reached: no route, network down, no such unix socket."""
     DIAL_RESOLVE = "dial_resolve"
     """The endpoint's host name does not resolve."""
+    AGENT_OFFLINE = "agent_offline"
+    """No agent of the rule's name is connected, or none had a data channel within connect_timeout."""
+    AGENT_DENIED = "agent_denied"
+    """The agent may not reach that endpoint: its own list, or the gateway's for it, does not have it."""
     FD_LIMIT = "fd_limit"
     """The process or the system had no file descriptor, port or memory left for the endpoint."""
     ANSWERED = "answered"
@@ -86,12 +90,50 @@ class Drop(StrEnum):
     """The flow ended before it was sent."""
 
 
+@unique
+class Refusal(StrEnum):
+    """Why somebody who connected to a tunnel's port was refused."""
+
+    __hash__ = str.__hash__
+
+    GARBAGE = "garbage"
+    """What came is no TLS."""
+    HANDSHAKE_FAILED = "handshake_failed"
+    """The TLS handshake failed in another way than those below; `error` says how."""
+    TIMEOUT = "timeout"
+    """The connection did not say who it is in time."""
+    NO_CERTIFICATE = "no_certificate"
+    """It showed no certificate."""
+    UNKNOWN_CA = "unknown_ca"
+    """Its certificate is not of this gateway's CA."""
+    EXPIRED = "expired"
+    """Its certificate has expired, or the clock of one side is wrong."""
+    REVOKED = "revoked"
+    """Its certificate was taken back (`portway revoke`)."""
+    UNKNOWN_AGENT = "unknown_agent"
+    """The ruleset has no [[agent]] of its name."""
+    VERSION = "version"
+    """It speaks no version of the protocol that this gateway speaks."""
+    PROTOCOL = "protocol"
+    """What it said is no message, or none that is expected there."""
+    STALE = "stale"
+    """A newer control channel of the same agent is there."""
+    UNKNOWN_LINK = "unknown_link"
+    """A data channel of a control channel that is not there (any more)."""
+    CROWDED = "crowded"
+    """Others came, and it had not said who it is for the longest."""
+    FULL = "full"
+    """There is no file descriptor for it."""
+
+
 _DIALLING: Final = frozenset(
     {
         Cause.DIAL_REFUSED,
         Cause.DIAL_TIMEOUT,
         Cause.DIAL_UNREACHABLE,
         Cause.DIAL_RESOLVE,
+        Cause.AGENT_OFFLINE,
+        Cause.AGENT_DENIED,
         Cause.FD_LIMIT,
         Cause.FLOW_LIMIT,
         Cause.DRAIN,

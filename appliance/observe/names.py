@@ -88,6 +88,12 @@ class Field(StrEnum):
         "address:port, [address]:port or unix:/path",
         "The endpoint dialled last. Left out when none was.",
     )
+    AGENT = "agent", Kind.STRING, "", "The agent's name. Left out where no agent carries the session."
+    PEER = "peer", Kind.STRING, "address:port or [address]:port", "The other end of a tunnel's connection."
+    GATEWAY = "gateway", Kind.STRING, "host:port", "The gateway as the agent's join file names it."
+    REFUSAL = "refusal", Kind.STRING, "", "Why a connection to the tunnel's port was refused: see Refusals."
+    RETRY_MS = "retry_ms", Kind.NUMBER, "milliseconds", "The pause before the next try."
+    SERIAL = "serial", Kind.STRING, "hexadecimal", "The serial number of a certificate."
     STAGE = "stage", Kind.STRING, "", "How far the session or flow came."
     CAUSE = "cause", Kind.STRING, "", "What ended the session or flow."
     UP = "up", Kind.INTEGER, "bytes", "From client to endpoint, as far as the kernel took them to send."
@@ -251,6 +257,7 @@ class Event(StrEnum):
         ),
         (
             Field.ENDPOINT,
+            Field.AGENT,
             Field.UP_DATAGRAMS,
             Field.DOWN_DATAGRAMS,
             Field.DROPS,
@@ -410,6 +417,47 @@ class Event(StrEnum):
         "The VM is told to turn off or to reboot; `message` says by what.",
         (Field.ACTION, Field.MESSAGE),
     )
+    AGENT_CONNECTED = (
+        "agent_connected",
+        (Level.INFO,),
+        "An agent has a control channel to this worker, and its rules can be served.",
+        (Field.AGENT, Field.PEER, Field.VERSION, Field.WORKER),
+    )
+    AGENT_LOST = (
+        "agent_lost",
+        (Level.INFO, Level.WARNING),
+        "An agent's control channel has ended: in order (info), or not (warning); `error` says how.",
+        (Field.AGENT, Field.PEER, Field.ERROR, Field.DURATION_MS, Field.WORKER),
+    )
+    TUNNEL_REFUSED = (
+        "tunnel_refused",
+        (Level.WARNING,),
+        (
+            "Somebody connected to the tunnel's port and was refused; `refusal` says why. Of many like it in "
+            "a row one is reported, with how many there were."
+        ),
+        (Field.PEER, Field.REFUSAL, Field.WORKER),
+        (Field.AGENT, Field.ERROR, Field.COUNT),
+    )
+    TUNNEL_UP = (
+        "tunnel_up",
+        (Level.INFO,),
+        "This agent has a control channel to a gateway.",
+        (Field.AGENT, Field.GATEWAY, Field.PEER, Field.VERSION, Field.WORKER),
+    )
+    TUNNEL_DOWN = (
+        "tunnel_down",
+        (Level.INFO, Level.WARNING),
+        "This agent has no control channel to a gateway, and tries again; `error` says why.",
+        (Field.AGENT, Field.GATEWAY, Field.ERROR, Field.WORKER),
+        (Field.PEER, Field.RETRY_MS),
+    )
+    CERTIFICATE_RENEWED = (
+        "certificate_renewed",
+        (Level.INFO,),
+        "An agent has a new certificate: the gateway has made it, or the agent has got it.",
+        (Field.AGENT, Field.SERIAL, Field.WORKER),
+    )
     WARNING = (
         "warning",
         (Level.WARNING,),
@@ -433,6 +481,8 @@ SESSION_LEVEL: Final[Mapping[Cause, Level]] = MappingProxyType(
         Cause.DIAL_TIMEOUT: Level.WARNING,
         Cause.DIAL_UNREACHABLE: Level.WARNING,
         Cause.DIAL_RESOLVE: Level.WARNING,
+        Cause.AGENT_OFFLINE: Level.WARNING,
+        Cause.AGENT_DENIED: Level.WARNING,
         Cause.FD_LIMIT: Level.WARNING,
         Cause.FLOW_LIMIT: Level.WARNING,
         Cause.ENDPOINT_REFUSED: Level.WARNING,

@@ -38,6 +38,7 @@ class SessionRecord(Struct, gc=False, tag_field="event", tag=Event.SESSION.value
     first_byte_ms: float | UnsetType
     duration_ms: float
     attempts: int | UnsetType = UNSET
+    agent: str | UnsetType = UNSET
 
 
 def milliseconds(seconds: float) -> float:

@@ -15,7 +15,7 @@ from appliance.observe.names import HEAD, SESSION_LEVEL, Event, Field, Level
 from appliance.observe.outlet import Outlet
 from appliance.observe.record import SessionRecord
 from appliance.observe.sink import LineWriter
-from appliance.outcome import LEGAL, Cause, Drop, Stage
+from appliance.outcome import LEGAL, Cause, Drop, Refusal, Stage
 
 _INTRO: Final = """\
 # The log
@@ -70,7 +70,9 @@ def page() -> str:
         *_table(("cause", "level of the record", "meaning"), _causes()),
         "\n## Drops\n",
         "The keys of a flow's `drops`, each with how many of its datagrams were dropped because of it.\n",
-        *_table(("drop", "meaning"), _drops()),
+        *_table(("drop", "meaning"), _plain(Drop)),
+        "\n## Refusals\n",
+        *_table(("refusal", "meaning"), _plain(Refusal)),
     ]
     return "\n".join(parts) + "\n"
 
@@ -159,10 +161,10 @@ def _causes() -> Iterator[Sequence[str]]:
         yield f"`{cause}`", SESSION_LEVEL[cause], meanings[cause.name]
 
 
-def _drops() -> Iterator[Sequence[str]]:
-    meanings = _meanings(Drop)
-    for drop in Drop:
-        yield f"`{drop}`", meanings[drop.name]
+def _plain(closed_set: type[StrEnum]) -> Iterator[Sequence[str]]:
+    meanings = _meanings(closed_set)
+    for member in closed_set:
+        yield f"`{member}`", meanings[member.name]
 
 
 def _codes(names: Sequence[str]) -> list[str]:

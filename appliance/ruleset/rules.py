@@ -4,7 +4,7 @@ from enum import StrEnum, unique
 
 import msgspec
 
-from appliance.values import ListenAddress, TargetAddress
+from appliance.values import AllowedTarget, ListenAddress, TargetAddress
 
 
 @unique
@@ -32,6 +32,23 @@ class Protocol(StrEnum):
         return other if self is Protocol.BOTH else None
 
 
+@unique
+class Encryption(StrEnum):
+    """What keeps others from reading a data channel."""
+
+    TLS = "tls"
+    NONE = "none"
+    """The link is protected already."""
+
+
+@unique
+class ProxyProtocol(StrEnum):
+    """How an endpoint is told who the client is."""
+
+    V1 = "v1"
+    V2 = "v2"
+
+
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     """What holds for the gateway as a whole.
 
@@ -54,6 +71,10 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     alone: `responses` is how many answers end one, None for no such end; `max_flows` and
     `max_flows_per_client` are how many there may be at a time, None for as many as file descriptors allow;
     `receive_buffer` is how many bytes the kernel is asked to hold for each UDP socket.
+
+    `via` names the agent through which the endpoints are reached; None: this host reaches them. With
+    `proxy_protocol` an endpoint is told who the client is before the first byte; with `is_transparent`
+    (source = "client") it sees the client's address as that of its peer.
     """
 
     name: str
@@ -67,6 +88,29 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     max_flows: int | None
     max_flows_per_client: int | None
     receive_buffer: int
+    via: str | None = None
+    proxy_protocol: ProxyProtocol | None = None
+    is_transparent: bool = False
+
+
+class Tunnel(msgspec.Struct, frozen=True, kw_only=True):
+    """Where agents come in: `state` is the directory of the CA; `heartbeat` is in seconds."""
+
+    listen: tuple[ListenAddress, ...]
+    state: str
+    heartbeat: float = 2.0
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may serve rules that go `via` this name.
+
+    `allow_to` is what may be reached through it; None: what its rules name. `encryption` is that of its data
+    channels.
+    """
+
+    name: str
+    allow_to: tuple[AllowedTarget, ...] | None = None
+    encryption: Encryption = Encryption.TLS
 
 
 class Ruleset(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,3 +118,5 @@ class Ruleset(msgspec.Struct, frozen=True, kw_only=True):
 
     gateway: Gateway
     rules: tuple[Rule, ...]
+    tunnel: Tunnel | None = None
+    agents: tuple[Agent, ...] = ()

@@ -5,6 +5,7 @@ write instead. The canonical text of a value reads back as the same value.
 """
 
 from appliance.values.address import MAX_PORT, Address, ListenAddress, TargetAddress
+from appliance.values.allowed import AllowedTarget
 from appliance.values.duration import format_duration, parse_duration
 from appliance.values.misread import Misread
 from appliance.values.size import MAX_SIZE, format_size, parse_size
@@ -15,6 +16,7 @@ __all__ = [
     "MAX_SIZE",
     "MAX_UNIX_PATH",
     "Address",
+    "AllowedTarget",
     "ListenAddress",
     "Misread",
     "TargetAddress",

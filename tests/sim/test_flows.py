@@ -15,7 +15,8 @@ STEPS = 200
 
 OF_SESSIONS = {Cause.CLIENT_EOF, Cause.ENDPOINT_EOF, Cause.CLIENT_RESET, Cause.ENDPOINT_RESET}
 OF_CONNECTIONS = {Cause.DIAL_REFUSED, Cause.DIAL_TIMEOUT}
-"""Causes that no flow has, and those of connections that are opened."""
+OF_TUNNELS = {Cause.AGENT_OFFLINE, Cause.AGENT_DENIED}
+"""Causes that no flow has, those of connections that are opened, and those of agents."""
 
 
 def seeds(runs: int) -> Iterator[int]:
@@ -39,7 +40,7 @@ def live_through(seed: int, monkeypatch: pytest.MonkeyPatch) -> World:
 def check_reached(ends: Counter[tuple[Stage, Cause]], drops: Counter[Drop]) -> None:
     """Hold that the dice come to every end, and to every drop."""
     wanted = {(stage, cause) for stage in (Stage.DIAL, Stage.RELAY) for cause in LEGAL[stage]}
-    wanted -= {(stage, cause) for stage in Stage for cause in OF_SESSIONS | OF_CONNECTIONS}
+    wanted -= {(stage, cause) for stage in Stage for cause in OF_SESSIONS | OF_CONNECTIONS | OF_TUNNELS}
     wanted -= {(Stage.DIAL, Cause.INTERNAL)}
     assert set(ends) == wanted
     assert set(drops) == set(Drop)

@@ -11,7 +11,7 @@ from msgspec.structs import fields
 from appliance.observe import reference
 from appliance.observe.names import HEAD, SESSION_LEVEL, Event, Field, deviations
 from appliance.observe.record import SessionRecord
-from appliance.outcome import LEGAL, Cause, Drop, Stage
+from appliance.outcome import LEGAL, Cause, Drop, Refusal, Stage
 
 PAGE = Path(__file__).parents[3] / "docs" / "log.md"
 
@@ -35,6 +35,7 @@ def test_page_names_everything() -> None:
         *Stage,
         *Cause,
         *Drop,
+        *Refusal,
     ]
     assert all(member.meaning.endswith(".") for names in (Event, Field) for member in names)
 
@@ -42,7 +43,7 @@ def test_page_names_everything() -> None:
 def test_every_stage_cause_and_drop_has_its_meaning_on_the_page() -> None:
     """The meaning written below a stage, cause or drop in the source is the one the page shows."""
     page = reference.page()
-    for closed_set in (Stage, Cause, Drop):
+    for closed_set in (Stage, Cause, Drop, Refusal):
         body = ast.parse(inspect.getsource(closed_set)).body[0]
         assert isinstance(body, ast.ClassDef)
         meanings = [
