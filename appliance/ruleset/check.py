@@ -1,7 +1,7 @@
 """Checks across keys and rules: names taken twice, ports bound twice, ranges that do not match, loops.
 
-And what does not go with a rule's protocol. A rule whose protocol could not be understood is left out of the
-checks that depend on it.
+And what does not go with a rule's protocol; `tunnels` has the checks of what goes with a tunnel. A rule whose
+protocol could not be understood is left out of the checks that depend on it.
 """
 
 from collections import defaultdict
@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from appliance.problem import quoted
-from appliance.ruleset.decode import Seen
 from appliance.ruleset.finding import Finding, Path
 from appliance.ruleset.loops import called, carried, hosts, loops
 from appliance.ruleset.rules import Protocol
+from appliance.ruleset.seen import TUNNEL, Seen, SeenTunnel
+from appliance.ruleset.tunnels import tunnels
 from appliance.values import MAX_PORT, ListenAddress, TargetAddress
 
 
@@ -26,16 +27,19 @@ class _Bind:
     address: ListenAddress
 
 
-def check(rules: list[Seen]) -> list[Finding]:
-    """Give everything that is wrong with rules which may each be right on their own."""
+def check(rules: list[Seen], tunnel: SeenTunnel | None = None) -> list[Finding]:
+    """Give everything that is wrong with rules, and a tunnel, which may each be right on their own."""
+    tunnel = SeenTunnel() if tunnel is None else tunnel
     findings = list(_names(rules))
-    findings.extend(_binds(rules))
+    findings.extend(_binds([*rules, Seen(TUNNEL, listen=tunnel.listen)]))
     for rule in rules:
         findings.extend(_ranges(rule))
         findings.extend(_not_for_udp(rule))
         findings.extend(_not_for_tcp(rule))
+        findings.extend(_not_for_flows(rule))
     findings.extend(_caps(rules))
     findings.extend(loops(rules))
+    findings.extend(tunnels(rules, tunnel))
     return findings
 
 
@@ -84,7 +88,8 @@ def _clashes(binds: list[_Bind]) -> Iterator[tuple[_Bind, _Bind]]:
 
 
 def _taken(first: _Bind, second: _Bind) -> Finding:
-    whose = "this rule" if first.rule is second.rule else called(first.rule)
+    is_own = first.rule is second.rule and first.rule.path != TUNNEL
+    whose = "this rule" if is_own else called(first.rule)
     what = f"{second.address}{_contested(first, second)} is already taken by {whose}"
     if first.address != second.address:
         what += f" with {first.address}"
@@ -117,6 +122,12 @@ def _not_for_tcp(rule: Seen) -> Iterator[Finding]:
         what = "is for UDP flows, and this rule carries TCP only"
         hint = 'write protocol = "udp" or "tcp+udp", or take it out'
         yield from (Finding((*rule.path, key), what, hint, at_key=True) for key in rule.flow_keys)
+
+
+def _not_for_flows(rule: Seen) -> Iterator[Finding]:
+    if rule.protocol is Protocol.UDP:
+        what = "is for TCP sessions, and this rule carries UDP only"
+        yield from (Finding((*rule.path, key), what, "take it out", at_key=True) for key in rule.session_keys)
 
 
 def _caps(rules: list[Seen]) -> list[Finding]:

@@ -4,39 +4,27 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from appliance.ruleset.finding import Finding, Path, found
 from appliance.ruleset.keys import HEADERS, Key, Table, keys_of, literal, unknown_hint
-from appliance.ruleset.model import (
+from appliance.ruleset.kinds import (
+    LISTENERS,
+    NOTATIONS,
+    TARGETS,
+    TUNNEL_LISTENERS,
     A,
-    DefaultsTable,
-    File,
-    GatewayTable,
-    RuleTable,
+    Notation,
     decode_custom,
     each_address,
 )
+from appliance.ruleset.model import DefaultsTable, File, GatewayTable, RuleTable
 from appliance.ruleset.rules import Protocol
-from appliance.values import ListenAddress, Misread, TargetAddress
+from appliance.ruleset.seen import TUNNEL, Seen, SeenAgent, SeenTunnel
+from appliance.ruleset.tunnel_tables import AgentTable, TunnelTable
+from appliance.values import Misread
 
 T = TypeVar("T", bound=msgspec.Struct)
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What could be understood of a rule, right or wrong as a whole: what the checks across rules look at."""
-
-    path: Path
-    name: str | None = None
-    listen: tuple[tuple[Path, ListenAddress], ...] = ()
-    to: tuple[tuple[Path, TargetAddress], ...] = ()
-    protocol: Protocol | None = Protocol.TCP
-    """What it carries, that of [defaults] included; None where that could not be understood."""
-    flow_keys: tuple[str, ...] = ()
-    """Which keys of UDP flows it has of its own."""
-    max_flows: tuple[Path, int] | None = None
-    max_flows_per_client: tuple[Path, int] | None = None
-    """The caps of its flows, those of [defaults] included, each with its place."""
 
 
 @dataclass(slots=True)
@@ -45,6 +33,7 @@ class Decoded:
 
     file: File | None = None
     rules: list[Seen] = field(default_factory=list)
+    tunnel: SeenTunnel = field(default_factory=SeenTunnel)
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -55,8 +44,16 @@ def decode(document: dict[str, object]) -> Decoded:
     gateway = _table(decoded, GatewayTable, ("gateway",), document.get("gateway", {}))
     defaults = _table(decoded, DefaultsTable, ("defaults",), document.get("defaults", {}))
     rules = _rules(decoded, document)
+    tunnel = _tunnel(decoded, document)
+    agents = _agents(decoded, document)
     if not decoded.findings and gateway and defaults:
-        decoded.file = File(gateway=gateway, defaults=defaults, rule=tuple(rules))
+        decoded.file = File(
+            gateway=gateway,
+            defaults=defaults,
+            rule=tuple(rules),
+            tunnel=UNSET if tunnel is None else tunnel,
+            agent=tuple(agents),
+        )
     return decoded
 
 
@@ -82,26 +79,59 @@ def _table(decoded: Decoded, table: type[T], path: Path, raw: object) -> T | Non
 
 
 def _rules(decoded: Decoded, document: dict[str, object]) -> list[RuleTable]:
-    raw, defaults = document.get("rule", []), document.get("defaults")
+    defaults = document.get("defaults")
     defaults = defaults if isinstance(defaults, dict) else {}
-    if isinstance(raw, dict):
-        hint = "write [[rule]], with two brackets on each side: a file has a list of rules"
-        decoded.findings.append(
-            Finding(("rule",), "is one table, where a list of rules is wanted", hint, at_key=True)
-        )
-        _rule(decoded, ("rule",), raw, defaults)
-        return []
-    if not isinstance(raw, list):
-        hint = "write [[rule]] on a line of its own, its keys below"
-        decoded.findings.append(Finding(("rule",), f"wants a list of tables, found {found(raw)}", hint))
-        return []
-    others = (name for name in document if name not in keys_of(File))
-    if not raw and not any(unknown_hint(File, name) == "did you mean [[rule]]?" for name in others):
+    if document.get("rule", []) == [] and not _may_be_meant(document, "[[rule]]"):
         hint = "add [[rule]], and below it name, listen and to"
         path: Path = ("rule",) if "rule" in document else ()
         decoded.findings.append(Finding(path, "there is no [[rule]], so nothing would be forwarded", hint))
-    rules = [_rule(decoded, ("rule", index), element, defaults) for index, element in enumerate(raw)]
+    rules = [_rule(decoded, path, raw, defaults) for path, raw in _each(decoded, RuleTable, document)]
     return [rule for rule in rules if rule is not None]
+
+
+def _each(decoded: Decoded, table: Table, document: dict[str, object]) -> list[tuple[Path, object]]:
+    """Give the tables of a list, each with its path; a single one too, which is a mistake."""
+    header = HEADERS[table]
+    name = header.strip("[]")
+    raw = document.get(name, [])
+    if isinstance(raw, list):
+        return [((name, index), element) for index, element in enumerate(raw)]
+    if isinstance(raw, dict):
+        hint = f"write {header}, with two brackets on each side: a file has a list of {name}s"
+        what = f"is one table, where a list of {name}s is wanted"
+        decoded.findings.append(Finding((name,), what, hint, at_key=True))
+        return [((name,), raw)]
+    hint = f"write {header} on a line of its own, its keys below"
+    decoded.findings.append(Finding((name,), f"wants a list of tables, found {found(raw)}", hint))
+    return []
+
+
+def _may_be_meant(document: dict[str, object], header: str) -> bool:
+    """Say whether a table that is no known one may be meant for this one."""
+    others = (name for name in document if name not in keys_of(File))
+    return any(unknown_hint(File, name) == f"did you mean {header}?" for name in others)
+
+
+def _tunnel(decoded: Decoded, document: dict[str, object]) -> TunnelTable | None:
+    decoded.tunnel.is_there = "tunnel" in document or _may_be_meant(document, "[tunnel]")
+    if "tunnel" not in document:
+        return None
+    raw = document["tunnel"]
+    if isinstance(raw, dict):
+        decoded.tunnel.listen = _understood(TUNNEL_LISTENERS, (*TUNNEL, "listen"), raw.get("listen", []))
+    return _table(decoded, TunnelTable, TUNNEL, raw)
+
+
+def _agents(decoded: Decoded, document: dict[str, object]) -> list[AgentTable]:
+    agents = []
+    for path, raw in _each(decoded, AgentTable, document):
+        agent = _table(decoded, AgentTable, path, raw)
+        name = agent.name if agent else _name(AgentTable, raw)
+        allowed = UNSET if agent is None else agent.allow_to
+        decoded.tunnel.agents.append(SeenAgent(path, name, None if allowed is UNSET else tuple(allowed)))
+        agents += [agent] if agent else []
+    decoded.tunnel.has_agents = bool(decoded.tunnel.agents) or _may_be_meant(document, "[[agent]]")
+    return agents
 
 
 def _rule(decoded: Decoded, path: Path, raw: object, defaults: dict[str, object]) -> RuleTable | None:
@@ -114,9 +144,9 @@ def _rule(decoded: Decoded, path: Path, raw: object, defaults: dict[str, object]
 def _seen(path: Path, raw: dict[str, object], rule: RuleTable | None, defaults: dict[str, object]) -> Seen:
     """Give what is right in a rule; `rule` is None where something is wrong with it."""
     if rule is None:
-        name = _name(path, raw)
-        listen = _understood(ListenAddress, (*path, "listen"), raw.get("listen", []))
-        to = _understood(TargetAddress, (*path, "to"), raw.get("to", []))
+        name = _name(RuleTable, raw)
+        listen = _understood(LISTENERS, (*path, "listen"), raw.get("listen", []))
+        to = _understood(TARGETS, (*path, "to"), raw.get("to", []))
     else:
         name = rule.name
         listen = _placed((*path, "listen"), raw["listen"], rule.listen)
@@ -129,15 +159,24 @@ def _seen(path: Path, raw: dict[str, object], rule: RuleTable | None, defaults: 
         to,
         protocol=_protocol(raw, defaults),
         flow_keys=tuple(key.name for key in keys_of(RuleTable).values() if key.for_flows and key.name in raw),
+        session_keys=tuple(
+            key.name for key in keys_of(RuleTable).values() if key.for_sessions and key.name in raw
+        ),
         max_flows=_number("max_flows", tables),
         max_flows_per_client=_number("max_flows_per_client", tables),
+        via=_via(raw),
+        is_transparent=raw.get("source") == "client",
     )
 
 
-def _name(path: Path, raw: dict[str, object]) -> str | None:
-    name = raw.get("name")
-    wrong = _explain_value(keys_of(RuleTable)["name"], path, name)
-    return name if isinstance(name, str) and not wrong else None
+def _name(table: Table, raw: object, key: str = "name") -> str | None:
+    """Give a name that a table has, if it is right."""
+    name = raw.get(key) if isinstance(raw, dict) else None
+    return name if isinstance(name, str) and not _explain_value(keys_of(table)[key], (), name) else None
+
+
+def _via(raw: dict[str, object]) -> str | None:
+    return (_name(RuleTable, raw, "via") or "") if "via" in raw else None
 
 
 def _protocol(raw: dict[str, object], defaults: dict[str, object]) -> Protocol | None:
@@ -159,10 +198,10 @@ def _placed(path: Path, raw: object, addresses: tuple[A, ...]) -> tuple[tuple[Pa
     return ((path, addresses[0]),)
 
 
-def _understood(kind: type[A], path: Path, raw: object) -> tuple[tuple[Path, A], ...]:
+def _understood(notation: Notation[A], path: Path, raw: object) -> tuple[tuple[Path, A], ...]:
     return tuple(
         (path + below, address)
-        for below, address in each_address(kind, raw)
+        for below, address in each_address(notation, raw)
         if not isinstance(address, Misread)
     )
 
@@ -187,10 +226,9 @@ def _explain_unknown(decoded: Decoded, table: Table, path: Path, raw: dict[str, 
 
 
 def _explain_value(key: Key, path: Path, raw: object) -> list[Finding]:
-    if key.name == "listen":
-        return _explain_addresses(ListenAddress, path, raw)
-    if key.name == "to":
-        return _explain_addresses(TargetAddress, path, raw)
+    if key.custom is not None and key.custom in NOTATIONS:
+        misreads = NOTATIONS[key.custom].misreads(raw)
+        return [Finding(path + below, misread.what, misread.hint) for below, misread in misreads]
     try:
         msgspec.convert(raw, key.type, dec_hook=decode_custom)
     except msgspec.ValidationError as error:
@@ -199,11 +237,3 @@ def _explain_value(key: Key, path: Path, raw: object) -> list[Finding]:
         hint = f"such as {key.name} = {literal(key.example(raw))}"
         return [Finding(path, f"wants {key.wants}, found {found(raw)}", hint)]
     return []
-
-
-def _explain_addresses(kind: type[A], path: Path, raw: object) -> list[Finding]:
-    return [
-        Finding(path + below, misread.what, misread.hint)
-        for below, misread in each_address(kind, raw)
-        if isinstance(misread, Misread)
-    ]

@@ -11,11 +11,19 @@ import msgspec
 from msgspec import inspect
 
 from appliance.ruleset.model import DefaultsTable, File, GatewayTable, RuleTable
+from appliance.ruleset.tunnel_tables import AgentTable, TunnelTable
 
 Table = type[msgspec.Struct]
+Kind = type[object]
 
 HEADERS: Final[Mapping[Table, str]] = MappingProxyType(
-    {RuleTable: "[[rule]]", DefaultsTable: "[defaults]", GatewayTable: "[gateway]"}
+    {
+        RuleTable: "[[rule]]",
+        DefaultsTable: "[defaults]",
+        GatewayTable: "[gateway]",
+        TunnelTable: "[tunnel]",
+        AgentTable: "[[agent]]",
+    }
 )
 """The tables of a file as their headers are written, the one most keys belong to first."""
 
@@ -29,7 +37,8 @@ class Key:
     """One key of a table.
 
     `default` is the value that leaving it out stands for; None where it may not be left out, and where that
-    stands for no value: `otherwise` then says in words what it means. `for_flows` is for UDP flows alone.
+    stands for no value: `otherwise` then says in words what it means. `for_flows` is for UDP flows alone,
+    `for_sessions` for TCP sessions. `custom` is its kind where msgspec does not know it (`kinds`).
     """
 
     name: str
@@ -42,6 +51,8 @@ class Key:
     default: str | None
     otherwise: str | None
     for_flows: bool
+    for_sessions: bool
+    custom: Kind | None
 
     def example(self, raw: object) -> object:
         """Give the example that is nearest to what was written instead."""
@@ -75,6 +86,8 @@ def _key(table: Table, field: inspect.Field, type_: object) -> Key:
         default=_default(field),
         otherwise=_otherwise(table, field, extra),
         for_flows=extra.get("for_flows", False),
+        for_sessions=extra.get("for_sessions", False),
+        custom=meta.type.cls if isinstance(meta.type, inspect.CustomType) else None,
     )
 
 
@@ -85,10 +98,12 @@ def _default(field: inspect.Field) -> str | None:
 
 
 def _otherwise(table: Table, field: inspect.Field, extra: Mapping[str, str]) -> str | None:
-    """Say what leaving a key out means where that is no value; the keys of a rule are in [defaults] too."""
-    if field.required:
+    """Say what leaving a key out means where that is no value; most keys of a rule are in [defaults] too."""
+    if field.required or _default(field) is not None:
         return None
-    return "as [defaults] has it" if table is RuleTable else extra.get("otherwise")
+    if table is RuleTable and field.encode_name in DefaultsTable.__struct_encode_fields__:
+        return "as [defaults] has it"
+    return extra.get("otherwise")
 
 
 def literal(example: object) -> str:

@@ -1,19 +1,20 @@
 """Loops: targets that lead back to where a session came in, by one rule or by way of others.
 
 Each session of a loop opens the next one, until no file descriptor is left. Sessions and flows stay what they
-are: what comes in over TCP never gets to a listener of UDP.
+are: what comes in over TCP never gets to a listener of UDP. What goes `via` an agent is dialled elsewhere, so
+it leads back to nothing here as far as this file tells.
 """
 
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from appliance.problem import quoted
-from appliance.ruleset.decode import Seen
 from appliance.ruleset.finding import Finding, Path
 from appliance.ruleset.rules import Protocol
+from appliance.ruleset.seen import TUNNEL, Seen
 from appliance.values import ListenAddress, TargetAddress
 
 EVERY: Final = ("0.0.0.0", "::")
@@ -27,6 +28,7 @@ _UNIX_PORT: Final = -1
 
 def loops(rules: list[Seen]) -> Iterator[Finding]:
     """Give every target that leads back to its own rule, and one target of every loop over several."""
+    rules = [rule if rule.via is None else replace(rule, to=()) for rule in rules]
     for rule in rules:
         yield from _own(rule)
     told: frozenset[Path] = frozenset()
@@ -57,7 +59,9 @@ def carried(rule: Seen, address: ListenAddress) -> Iterator[Protocol]:
 
 
 def called(rule: Seen) -> str:
-    """Name a rule in a message."""
+    """Name a rule in a message, or [tunnel], where its listeners are among theirs."""
+    if rule.path == TUNNEL:
+        return "[tunnel]"
     return f"rule {quoted(rule.name)}" if rule.name is not None else "a rule"
 
 

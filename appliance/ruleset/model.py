@@ -2,171 +2,26 @@
 
 A key's Meta has its description and examples; `extra["wants"]` says in words what the key takes,
 `extra["aka"]` what other programs call it, for hints, and `extra["otherwise"]` what leaving it out means
-where that is no value of the key. `extra["for_flows"]` marks what a rule that carries TCP only cannot have.
+where that is no value of the key. `extra["for_flows"]` marks what a rule that carries TCP only cannot have,
+`extra["for_sessions"]` what one that carries UDP only cannot. The tables of a tunnel are in `tunnel_tables`.
 """
 
-from collections.abc import Iterator
 from functools import partial
-from typing import Annotated, ClassVar, Final, Literal, Self, TypeVar
+from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from appliance.problem import quoted
-from appliance.ruleset.finding import Path, found
+from appliance.ruleset.kinds import AdminAddress, BufferSize, Duration, ListenAddresses, TargetAddresses
 from appliance.ruleset.rules import Protocol
-from appliance.values import (
-    MAX_PORT,
-    MAX_SIZE,
-    ListenAddress,
-    Misread,
-    TargetAddress,
-    format_duration,
-    format_size,
-    parse_duration,
-    parse_size,
-)
-from appliance.values.admin import ABSTRACT, DEFAULT_ADMIN, parse_admin
-
-A = TypeVar("A", ListenAddress, TargetAddress)
-
-NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)"
-"""Python's `$` also matches before a last line end, which JSON Schema's does not: hence `(?!\\n)`."""
+from appliance.ruleset.tunnel_tables import NAME_PATTERN, AgentTable, TunnelTable, Via
+from appliance.values import format_duration
+from appliance.values.admin import ABSTRACT, DEFAULT_ADMIN
 
 SESSION_IDLE: Final = 3600
 FLOW_IDLE: Final = 60
 """The idle_timeout of a TCP session and of a UDP flow, in seconds, where the file names none."""
 
 _FLOWS: Final = "a whole number from 1 to 1000000000"
-_PLAIN_SECONDS: Final = 1_000_000
-_HOST: Final[dict[type, str]] = {ListenAddress: "", TargetAddress: "10.0.0.5"}
-
-
-class Duration(float):
-    """Seconds, written with units: `5s`, `250ms`, `1h30m`, `1d`."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        return format_duration(self)
-
-    @classmethod
-    def read(cls, raw: object) -> Self:
-        """Take a TOML value, or raise Misread."""
-        if isinstance(raw, str):
-            return cls(parse_duration(raw))
-        is_count = isinstance(raw, int) and not isinstance(raw, bool) and 0 < raw <= _PLAIN_SECONDS
-        hint = f'write "{raw}s"' if is_count else 'write "5s"'
-        raise Misread(f"wants a duration in quotes, found {found(raw)}", hint)
-
-
-class Size(int):
-    """Bytes, written with units: `4MiB`, `512kB`, `4096B`. A kind with narrower bounds is a subclass."""
-
-    __slots__ = ()
-    smallest: ClassVar[int] = 1
-    largest: ClassVar[int] = MAX_SIZE
-
-    def __str__(self) -> str:
-        return format_size(self)
-
-    @classmethod
-    def read(cls, raw: object) -> Self:
-        """Take a TOML value, or raise Misread."""
-        if not isinstance(raw, str):
-            is_count = isinstance(raw, int) and not isinstance(raw, bool) and 0 < raw <= MAX_SIZE
-            hint = f'write "{raw}B"' if is_count else 'write "4MiB"'
-            raise Misread(f"wants a size in quotes, found {found(raw)}", hint)
-        size = parse_size(raw)
-        if size < cls.smallest:
-            raise Misread(f"{quoted(raw)} is too small", f"the smallest here is {format_size(cls.smallest)}")
-        if size > cls.largest:
-            raise Misread(f"{quoted(raw)} is too large", f"the largest here is {format_size(cls.largest)}")
-        return cls(size)
-
-
-class BufferSize(Size):
-    """What the kernel may hold for a socket."""
-
-    __slots__ = ()
-    smallest = 4 << 10
-    largest = 1 << 30
-
-
-class AdminAddress(str):
-    """Where the admin socket is: an absolute path, or `@`."""
-
-    __slots__ = ()
-
-    @classmethod
-    def read(cls, raw: object) -> Self:
-        """Take a TOML value, or raise Misread."""
-        if not isinstance(raw, str):
-            raise Misread(f"wants a path in quotes, found {found(raw)}", f'write "{DEFAULT_ADMIN}"')
-        return cls(parse_admin(raw))
-
-
-class ListenAddresses(tuple[ListenAddress, ...]):
-    """An address to listen on, or a list of them."""
-
-    __slots__ = ()
-
-    @classmethod
-    def read(cls, raw: object) -> Self:
-        """Take a TOML value, or raise the first Misread."""
-        return cls(_whole(ListenAddress, raw))
-
-
-class TargetAddresses(tuple[TargetAddress, ...]):
-    """An endpoint's address, or a list of them."""
-
-    __slots__ = ()
-
-    @classmethod
-    def read(cls, raw: object) -> Self:
-        """Take a TOML value, or raise the first Misread."""
-        return cls(_whole(TargetAddress, raw))
-
-
-def each_address(kind: type[A], raw: object) -> Iterator[tuple[Path, A | Misread]]:
-    """Give every address of a string or list, or what is wrong with it, with its path below the key."""
-    if not isinstance(raw, list):
-        yield (), _address(kind, raw)
-    elif not raw:
-        yield (), Misread("wants at least one address, found an empty array", _address_hint(kind, raw))
-    for index, element in enumerate(raw if isinstance(raw, list) else ()):
-        yield (index,), _address(kind, element)
-
-
-def _address(kind: type[A], raw: object) -> A | Misread:
-    if not isinstance(raw, str):
-        return Misread(f"wants an address in quotes, found {found(raw)}", _address_hint(kind, raw))
-    try:
-        return kind.parse(raw)
-    except Misread as misread:
-        return misread
-
-
-def _address_hint(kind: type[A], raw: object) -> str:
-    is_port = isinstance(raw, int) and not isinstance(raw, bool) and 0 < raw <= MAX_PORT
-    return f'write "{_HOST[kind]}:{raw if is_port else 80}"'
-
-
-def _whole(kind: type[A], raw: object) -> Iterator[A]:
-    for _, address in each_address(kind, raw):
-        if isinstance(address, Misread):
-            raise address
-        yield address
-
-
-CUSTOM: Final = (Duration, BufferSize, AdminAddress, ListenAddresses, TargetAddresses)
-
-
-def decode_custom(kind: type, raw: object) -> object:
-    """Decode the types msgspec does not know (its `dec_hook`)."""
-    for custom in CUSTOM:
-        if kind is custom:
-            return custom.read(raw)
-    raise NotImplementedError(kind)
 
 
 def _either(words: list[str]) -> str:
@@ -332,7 +187,7 @@ Listen = Annotated[
         ],
         extra={
             "wants": "an address or a list of them",
-            "aka": ("address", "bind", "from", "listener", "listeners", "local", "port", "source"),
+            "aka": ("address", "bind", "from", "listener", "listeners", "local", "port"),
         },
     ),
 ]
@@ -356,6 +211,38 @@ To = Annotated[
         },
     ),
 ]
+SendProxyProtocol = Annotated[
+    Literal["none", "v1", "v2"],
+    Meta(
+        description=(
+            "Tell the endpoint of a TCP session who the client is, by the PROXY protocol's header before the "
+            "first byte: v1 is a line of text, v2 binary. The endpoint has to expect it. The flows of a "
+            '"tcp+udp" rule go without.'
+        ),
+        examples=["v2", "v1", "none"],
+        extra={
+            "wants": '"none", "v1" or "v2"',
+            "for_sessions": True,
+            "aka": ("proxyprotocol", "proxyprotocolversion", "send-proxy", "send-proxy-v2", "send_proxy"),
+        },
+    ),
+]
+SourceAddress = Annotated[
+    Literal["client"],
+    Meta(
+        description=(
+            "Dial with the client's address as the source, for endpoints that have to see it and speak no "
+            "PROXY protocol. It is the agent that does so, hence for rules with `via` alone; its host has "
+            "to be set up for it: the endpoint's answers have to come back by way of it."
+        ),
+        examples=["client"],
+        extra={
+            "wants": '"client"',
+            "otherwise": "the endpoint sees the address of the host that dials it",
+            "aka": ("bind_source", "proxy_bind", "source_address", "transparent", "usesrc"),
+        },
+    ),
+]
 
 
 class GatewayTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -376,6 +263,7 @@ class DefaultsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_flows: MaxFlows | UnsetType = UNSET
     max_flows_per_client: MaxFlowsPerClient | UnsetType = UNSET
     receive_buffer: ReceiveBuffer = field(default_factory=partial(BufferSize, 4 << 20))
+    proxy_protocol: SendProxyProtocol = "none"
 
 
 class RuleTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -391,6 +279,9 @@ class RuleTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_flows: MaxFlows | UnsetType = UNSET
     max_flows_per_client: MaxFlowsPerClient | UnsetType = UNSET
     receive_buffer: ReceiveBuffer | UnsetType = UNSET
+    proxy_protocol: SendProxyProtocol | UnsetType = UNSET
+    via: Via | UnsetType = UNSET
+    source: SourceAddress | UnsetType = UNSET
 
 
 class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -405,3 +296,8 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             extra={"aka": ("rules", "forward", "forwards", "proxy", "proxies", "route", "routes")},
         ),
     ]
+    tunnel: Annotated[TunnelTable, Meta(extra={"aka": ("tunnels",)})] | UnsetType = UNSET
+    agent: Annotated[
+        tuple[AgentTable, ...],
+        Meta(extra={"aka": ("agents", "site", "sites")}),
+    ] = ()

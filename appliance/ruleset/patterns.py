@@ -7,15 +7,18 @@ parser refuses more only where a pattern cannot count or compare; DIFFERENCES li
 from typing import Final
 
 from appliance.values import MAX_UNIX_PATH
+from appliance.values.directory import MAX_DIRECTORY
 
 DIFFERENCES: Final = (
     "a range that runs backwards",
-    "a duration of more than 365 days",
+    "a duration of more than 365 days, or than its key takes",
+    "a duration of less than its key takes",
     "a size of more than 1024GiB, or than its key takes",
     "a size of less than its key takes",
     "a host name of more than 253 characters",
-    "a unix socket's path of more than 107 bytes that has fewer characters than bytes",
+    "a unix socket's or directory's path of too many bytes that has fewer characters than bytes",
     "an IPv4-mapped IPv6 address as target that stands for 0.0.0.0",
+    "a network with bits set beyond its prefix length",
 )
 """What a pattern takes and the parser refuses."""
 
@@ -30,6 +33,8 @@ _LABEL: Final = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NUMERIC_LABEL: Final = "(?:[0-9]+|0[Xx][0-9A-Fa-f]*)"
 _PATH: Final = rf"/[^\x00]{{0,{MAX_UNIX_PATH - 2}}}[^\x00/]"
 _UNIX: Final = f"unix:{_PATH}"
+_LENGTH_4: Final = "(?:3[0-2]|[12]?[0-9])"
+_LENGTH_6: Final = "(?:12[0-8]|1[01][0-9]|[1-9]?[0-9])"
 
 
 def _ipv6() -> str:
@@ -60,6 +65,12 @@ def _whole(pattern: str) -> str:
 
 LISTEN: Final = _whole(f"(?:{_IPV4}|{_BRACKETED})?:(?:0|{_PORTS})|{_UNIX}")
 TARGET: Final = _whole(rf"(?:(?!0\.0\.0\.0:){_IPV4}|(?!\[[0:.]+\]){_BRACKETED}|{_NAME}):{_PORTS}|{_UNIX}")
+TUNNEL_LISTEN: Final = _whole(f"(?:{_IPV4}|{_BRACKETED})?:(?:0|{_PORT})")
+ALLOWED: Final = _whole(
+    rf"(?:{_IPV4}/{_LENGTH_4}|(?!0\.0\.0\.0:){_IPV4}|\[{_ipv6()}\]/{_LENGTH_6}|(?!\[[0:.]+\]:)\[{_ipv6()}\]|{_NAME})"
+    rf":(?:\*|{_PORTS})|{_UNIX}"
+)
+DIRECTORY: Final = _whole(rf"(?=/+[^\x00/])/[^\x00]{{1,{MAX_DIRECTORY - 1}}}")
 ADMIN: Final = _whole(f"@|{_PATH}")
 DURATION: Final = _whole(
     "(?=.*[1-9])" + "".join(f"(?:(?:0|[1-9][0-9]{{0,10}}){unit})?" for unit in ("d", "h", "m", "s", "ms"))

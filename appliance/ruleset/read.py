@@ -10,8 +10,9 @@ from appliance.ruleset.decode import decode
 from appliance.ruleset.finding import Finding, dotted
 from appliance.ruleset.model import FLOW_IDLE, SESSION_IDLE, DefaultsTable, File, RuleTable
 from appliance.ruleset.parse import parse
-from appliance.ruleset.rules import Gateway, Rule, Ruleset
+from appliance.ruleset.rules import Agent, Gateway, ProxyProtocol, Rule, Ruleset, Tunnel
 from appliance.ruleset.source import Source
+from appliance.ruleset.tunnel_tables import AgentTable, TunnelTable
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -28,7 +29,7 @@ def read(text: bytes, file: str) -> Ruleset | tuple[Problem, ...]:
         return (parsed,)
     source, document = parsed
     decoded = decode(document)
-    findings = decoded.findings + check(decoded.rules)
+    findings = decoded.findings + check(decoded.rules, decoded.tunnel)
     if findings or decoded.file is None:
         return problems(source, findings)
     return _complete(decoded.file)
@@ -60,16 +61,34 @@ def _complete(file: File) -> Ruleset:
         drain_timeout=drain_timeout,
         admin=None if file.gateway.admin is UNSET else str(file.gateway.admin),
     )
-    return Ruleset(gateway=gateway, rules=tuple(_rule(rule, file.defaults) for rule in file.rule))
+    rules = tuple(_rule(rule, file.defaults) for rule in file.rule)
+    if file.tunnel is UNSET:
+        return Ruleset(gateway=gateway, rules=rules)
+    agents = tuple(_agent(agent, file.tunnel) for agent in file.agent)
+    return Ruleset(gateway=gateway, rules=rules, tunnel=_tunnel(file.tunnel), agents=agents)
+
+
+def _tunnel(tunnel: TunnelTable) -> Tunnel:
+    return Tunnel(listen=tuple(tunnel.listen), state=str(tunnel.state), heartbeat=float(tunnel.heartbeat))
+
+
+def _agent(agent: AgentTable, tunnel: TunnelTable) -> Agent:
+    return Agent(
+        name=agent.name,
+        allow_to=None if agent.allow_to is UNSET else tuple(agent.allow_to),
+        encryption=_own(agent.encryption, tunnel.encryption),
+    )
 
 
 def _rule(rule: RuleTable, defaults: DefaultsTable) -> Rule:
+    protocol = _own(rule.protocol, defaults.protocol)
     idle_timeout = _given(_own(rule.idle_timeout, defaults.idle_timeout))
+    header = _own(rule.proxy_protocol, defaults.proxy_protocol) if protocol.carries_tcp else "none"
     return Rule(
         name=rule.name,
         listen=tuple(rule.listen),
         to=tuple(rule.to),
-        protocol=_own(rule.protocol, defaults.protocol),
+        protocol=protocol,
         connect_timeout=float(_own(rule.connect_timeout, defaults.connect_timeout)),
         idle_timeout=float(SESSION_IDLE if idle_timeout is None else idle_timeout),
         flow_idle_timeout=float(FLOW_IDLE if idle_timeout is None else idle_timeout),
@@ -77,6 +96,9 @@ def _rule(rule: RuleTable, defaults: DefaultsTable) -> Rule:
         max_flows=_given(_own(rule.max_flows, defaults.max_flows)),
         max_flows_per_client=_given(_own(rule.max_flows_per_client, defaults.max_flows_per_client)),
         receive_buffer=int(_own(rule.receive_buffer, defaults.receive_buffer)),
+        via=_given(rule.via),
+        proxy_protocol=None if header == "none" else ProxyProtocol(header),
+        is_transparent=rule.source == "client",
     )
 
 

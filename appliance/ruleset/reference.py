@@ -1,11 +1,13 @@
 """The page docs/ruleset.md, made from the model: `python -m appliance.ruleset.reference` prints it."""
 
+import re
 import sys
 from collections.abc import Iterator
 from typing import Final
 
 from appliance.ruleset.keys import HEADERS, Key, Table, keys_of, literal
 from appliance.ruleset.model import DefaultsTable, GatewayTable, RuleTable
+from appliance.ruleset.tunnel_tables import AgentTable, TunnelTable
 
 _INTRO: Final = """\
 # The ruleset
@@ -27,7 +29,8 @@ listen = ":8080"
 to = "10.0.0.5:80"
 ```
 
-A key that is not listed here is an error. A file has at least one `[[rule]]`.
+A key that is not listed here is an error. A file has at least one `[[rule]]`, and `[tunnel]` if it
+has an `[[agent]]`.
 """
 
 _NOTATIONS: Final = """
@@ -47,6 +50,25 @@ A range in `to` is as long as each of the ranges in `listen`; every port goes to
 No two rules of one protocol listen on the same port of the same address. An address of its own beside
 `0.0.0.0` or `[::]` on the same port is allowed: the kernel prefers it. A unix socket is for TCP rules only.
 
+## What an agent may reach
+
+| written | means |
+|---|---|
+| `192.168.1.0/24:22`, `[2001:db8::]/64:22` | a port of a whole network; no bits are set beyond its prefix |
+| `192.168.1.10:22`, `[2001:db8::5]:22` | a port of one address |
+| `db.internal:5432` | a port of a host name, in rules that name it just so; wherever it leads |
+| `10.0.0.0/8:8000-8099`, `10.0.0.0/8:*` | a range of ports, both ends included; all ports |
+| `0.0.0.0/0:443`, `[::]/0:443` | a port of every address of one family, the agent's own host included |
+| `unix:/run/app.sock` | a unix socket on the agent's host |
+
+Every target of a rule with `via` has to be in `allow_to` of its agent, each port of a range in one or another
+of its parts. A host name that is not in the list itself is right where a network of the list has its ports:
+`portway check` cannot know where it leads, so the agent looks when it dials, and refuses an address that is
+not in the list.
+
+`proxy_protocol` is for TCP sessions. A rule that carries UDP only has none, whatever `[defaults]` says; of a
+`"tcp+udp"` rule it holds for the sessions.
+
 ## Durations
 
 Whole numbers with `d`, `h`, `m`, `s` or `ms`, the largest first: `1d`, `1h30m`, `5s`, `250ms`. More than
@@ -62,7 +84,7 @@ A whole number with `B`, with `kB`, `MB`, `GB` (powers of 1000) or with `KiB`, `
 def page() -> str:
     """Write the whole page, Markdown."""
     parts = [_INTRO]
-    for table in (GatewayTable, DefaultsTable, RuleTable):
+    for table in (GatewayTable, DefaultsTable, RuleTable, TunnelTable, AgentTable):
         parts.append(f"\n## `{HEADERS[table]}`\n\n{table.__doc__}\n\n")
         parts.append("| key | takes | default | |\n|---|---|---|---|\n")
         parts.extend(f"{row}\n" for row in _rows(table))
@@ -80,7 +102,7 @@ def _default(key: Key) -> str:
         return "required"
     if key.default is not None:
         return f"`{literal(key.default)}`"
-    return (key.otherwise or "").replace("[defaults]", "`[defaults]`")
+    return re.sub(r"\[[a-z]+\](?= )", r"`\g<0>`", key.otherwise or "")
 
 
 def _examples(key: Key) -> str:

@@ -7,8 +7,29 @@ from typing import Final
 import msgspec
 
 from appliance.ruleset.keys import HEADERS, keys_of
-from appliance.ruleset.model import AdminAddress, BufferSize, Duration, File, ListenAddresses, TargetAddresses
-from appliance.ruleset.patterns import ADMIN, DURATION, LISTEN, SIZE, TARGET
+from appliance.ruleset.kinds import (
+    NOTATIONS,
+    AdminAddress,
+    AllowedTargets,
+    BufferSize,
+    Duration,
+    Heartbeat,
+    ListenAddresses,
+    StateDirectory,
+    TargetAddresses,
+    TunnelAddresses,
+)
+from appliance.ruleset.model import File
+from appliance.ruleset.patterns import (
+    ADMIN,
+    ALLOWED,
+    DIRECTORY,
+    DURATION,
+    LISTEN,
+    SIZE,
+    TARGET,
+    TUNNEL_LISTEN,
+)
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -17,17 +38,24 @@ _NOTATIONS: Final = MappingProxyType(
         "Duration": ("A time with its units: d, h, m, s, ms.", DURATION),
         "Size": ("A size with its unit: B, kB, MB, GB, or KiB, MiB, GiB for powers of 1024.", SIZE),
         "AdminAddress": ("A unix socket's path, or @.", ADMIN),
+        "Directory": ("The absolute path of a directory.", DIRECTORY),
         "ListenAddress": ("An address to listen on.", LISTEN),
+        "TunnelAddress": ("An address to listen on, with one TCP port.", TUNNEL_LISTEN),
         "TargetAddress": ("An address to dial.", TARGET),
+        "AllowedTarget": ("A network, address, host name or unix socket, with ports.", ALLOWED),
     }
 )
 _NAMES: Final[Mapping[type, str]] = MappingProxyType(
     {
         Duration: "Duration",
+        Heartbeat: "Duration",
         BufferSize: "Size",
         AdminAddress: "AdminAddress",
+        StateDirectory: "Directory",
         ListenAddresses: "ListenAddress",
+        TunnelAddresses: "TunnelAddress",
         TargetAddresses: "TargetAddress",
+        AllowedTargets: "AllowedTarget",
     }
 )
 
@@ -49,7 +77,7 @@ def json_schema() -> dict[str, object]:
 def _custom(kind: type) -> dict[str, object]:
     """Describe the types msgspec does not know (its `schema_hook`)."""
     notation: dict[str, object] = {"$ref": f"#/$defs/{_NAMES[kind]}"}
-    if kind in {ListenAddresses, TargetAddresses}:
+    if kind in NOTATIONS:
         return {"anyOf": [notation, {"type": "array", "items": notation, "minItems": 1}]}
     return notation
 

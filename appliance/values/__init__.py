@@ -5,13 +5,14 @@ write instead. The canonical text of a value reads back as the same value.
 """
 
 from appliance.values.address import MAX_PORT, Address, ListenAddress, TargetAddress
-from appliance.values.allowed import AllowedTarget
-from appliance.values.duration import format_duration, parse_duration
+from appliance.values.allowed import AllowedTarget, uncovered
+from appliance.values.duration import MAX_DURATION, format_duration, parse_duration
 from appliance.values.misread import Misread
 from appliance.values.size import MAX_SIZE, format_size, parse_size
 from appliance.values.unix_path import MAX_UNIX_PATH
 
 __all__ = [
+    "MAX_DURATION",
     "MAX_PORT",
     "MAX_SIZE",
     "MAX_UNIX_PATH",
@@ -24,4 +25,5 @@ __all__ = [
     "format_size",
     "parse_duration",
     "parse_size",
+    "uncovered",
 ]

@@ -63,8 +63,8 @@ class ListenAddress(Address):
         """Read `10.0.0.1:80`, `[::1]:80`, `:80`, `0.0.0.0:16384-16483` or `unix:/path`."""
         if text.startswith("unix:"):
             return cls(path=_unix_path(text))
-        host, ports = _split(text, example=":8080")
-        first, last = _ports(text, ports, lowest=0)
+        host, ports = split_host(text, example=":8080")
+        first, last = parse_ports(text, ports, lowest=0)
         if first == 0 and last > 0:
             raise Misread(
                 f"{quoted(text)} has port 0 in a range", "port 0 lets the kernel pick one port; give it alone"
@@ -88,8 +88,8 @@ class TargetAddress(Address):
         """Read `10.0.0.5:80`, `[::1]:80`, `db.internal:5432`, `10.0.0.5:16384-16483` or `unix:/path`."""
         if text.startswith("unix:"):
             return cls(path=_unix_path(text))
-        host, ports = _split(text, example="10.0.0.5:80")
-        first, last = _ports(text, ports, lowest=1)
+        host, ports = split_host(text, example="10.0.0.5:80")
+        first, last = parse_ports(text, ports, lowest=1)
         if host in {"", "*"}:
             raise Misread(f"{quoted(text)} has no host", f'write where to, such as "127.0.0.1:{ports}"')
         literal = numeric(text, host)
@@ -126,12 +126,17 @@ def _unix_path(text: str) -> str:
     return unix_path(text, text.removeprefix("unix:"), example="unix:/run/app.sock")
 
 
-def _split(text: str, example: str) -> tuple[str, str]:
-    """Take host, without brackets, and ports apart."""
-    if not text.strip():
-        raise Misread(f"{quoted(text)} is no address", f'write one, such as "{example}"')
+def refuse_spaces(text: str) -> None:
+    """Raise Misread where there are spaces in a text, or line ends, with the text without them as hint."""
     if (dense := "".join(text.split())) != text:
         raise Misread(f"{quoted(text)} has spaces in it", f"write {quoted(dense)}")
+
+
+def split_host(text: str, example: str) -> tuple[str, str]:
+    """Take host, without brackets, and ports apart. `example` is what to write, in the notation of `text`."""
+    if not text.strip():
+        raise Misread(f"{quoted(text)} is no address", f'write one, such as "{example}"')
+    refuse_spaces(text)
     if url := _URL.match(text):
         raise Misread(f"{quoted(text)} is a URL, not an address", _url_hint(url, example))
     if text.startswith("/"):
@@ -188,8 +193,8 @@ def _colons_hint(text: str, host: str, ports: str) -> str:
     return 'write host, one colon, port, such as "10.0.0.5:80" or "[::1]:80"'
 
 
-def _ports(text: str, ports: str, lowest: int) -> tuple[int, int]:
-    """Read `80` or `16384-16483`."""
+def parse_ports(text: str, ports: str, lowest: int) -> tuple[int, int]:
+    """Read `80` or `16384-16483`, a part of `text`: the first port, `lowest` at least, and the last one."""
     first_text, dash, last_text = ports.partition("-")
     first = _port(text, first_text, lowest)
     last = _port(text, last_text, 1) if dash else first

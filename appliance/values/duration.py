@@ -7,6 +7,8 @@ from appliance.problem import quoted
 from appliance.values.misread import Misread
 
 MAX_DURATION_MS: Final = 365 * 86_400_000
+MAX_DURATION: Final = MAX_DURATION_MS // 1000
+"""The longest duration, in seconds."""
 
 _COUNT: Final = r"(0|[1-9][0-9]{0,10})"
 _DURATION: Final = re.compile("".join(f"(?:{_COUNT}{unit})?" for unit in ("d", "h", "m", "s", "ms")))

@@ -46,10 +46,34 @@ def model(case: Path) -> str:
             "max_flows": rule.max_flows,
             "max_flows_per_client": rule.max_flows_per_client,
             "receive_buffer": rule.receive_buffer,
+            "proxy_protocol": rule.proxy_protocol,
+            "via": rule.via,
+            "is_transparent": rule.is_transparent,
         }
         for rule in ruleset.rules
     ]
-    return json.dumps({"gateway": gateway, "rules": rules}, indent=2) + "\n"
+    return json.dumps({"gateway": gateway, "rules": rules, **tunnel(ruleset)}, indent=2) + "\n"
+
+
+def tunnel(ruleset: Ruleset) -> dict[str, object]:
+    """Give the tunnel of a ruleset that has one, and its agents."""
+    if ruleset.tunnel is None:
+        assert not ruleset.agents
+        return {}
+    agents = [
+        {
+            "name": agent.name,
+            "allow_to": None if agent.allow_to is None else [str(part) for part in agent.allow_to],
+            "encryption": agent.encryption,
+        }
+        for agent in ruleset.agents
+    ]
+    where = {
+        "listen": [str(address) for address in ruleset.tunnel.listen],
+        "state": ruleset.tunnel.state,
+        "heartbeat": ruleset.tunnel.heartbeat,
+    }
+    return {"tunnel": where, "agents": agents}
 
 
 def test_there_are_cases() -> None:

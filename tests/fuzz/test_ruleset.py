@@ -19,8 +19,10 @@ SCHEMA = Draft202012Validator(json_schema())
 WHOLE_FILE = re.compile(
     r"is already the name of a rule|is already taken by|, where .* has|the listeners differ"
     r"|leads back to|closes a loop|is a unix socket, and|is for UDP flows|is (?:more|less) than max_flows"
-    r"|runs backwards|is too (?:long|large|small)|host name of \d+ characters|bytes long|cannot be dialled"
-    r"|found the number \d+\.0$"
+    r"|is for TCP sessions|there is no agent|there is no \[tunnel\]|is already the name of an agent"
+    r"|is not in allow_to|is for rules that go via|has no address for source|has bits set beyond"
+    r"|runs backwards|is too (?:long|short|large|small)|host name of \d+ characters|bytes long"
+    r"|cannot be dialled|found the number \d+\.0$"
 )
 """What only the reader checks: across keys and rules, and DIFFERENCES of the patterns.
 
@@ -58,6 +60,24 @@ responses = 1
 max_flows = 20_000
 max_flows_per_client = 1_000
 receive_buffer = "8MiB"
+
+[tunnel]
+listen = ":7443"
+state = "/var/lib/portway"
+heartbeat = "500ms"
+
+[[agent]]
+name = "office"
+allow_to = ["192.168.1.0/24:22", "[2001:db8::]/64:*", "db.office:5432"]
+encryption = "none"
+
+[[rule]]
+name = "office-ssh"
+listen = ":2222"
+via = "office"
+to = ["192.168.1.10:22", "db.office:5432"]
+proxy_protocol = "v2"
+source = "client"
 """
 
 PIECES = [
@@ -110,6 +130,11 @@ PIECES = [
         "max_flows",
         "protocol",
         'udp"',
+        "via",
+        "[tunnel]\n",
+        "[[agent]]\n",
+        "allow_to",
+        "/24",
         "a.b",
     ),
 ]
@@ -176,6 +201,17 @@ anything = st.recursive(
 names = st.sampled_from(["a", "b", "web-1", "A.b_c", "x" * 63, "x" * 64, "", "-a", "a b", "a\n"])
 right_listen = st.sampled_from([":80", "0.0.0.0:80", "[::]:81", "127.0.0.1:0", "unix:/a", "[::1]:90-99"])
 right_to = st.sampled_from(["10.0.0.5:80", "a.b:90-99", "unix:/b", "[2001:db8::1]:1", "localhost:80"])
+right_allowed = st.sampled_from(
+    [
+        "0.0.0.0/0:*",
+        "[::]/0:1-99",
+        "10.0.0.0/8:80",
+        "10.0.0.5:80",
+        "[2001:db8::]/64:1",
+        "a.b:90-99",
+        "unix:/b",
+    ]
+)
 right_duration = st.sampled_from(["5s", "1h30m", "250ms", "365d"])
 
 
@@ -200,7 +236,29 @@ optional = {
     "max_flows": counts,
     "max_flows_per_client": counts,
     "receive_buffer": mostly(st.sampled_from(["4KiB", "512kB", "4MiB", "1GiB"]), written.sizes()),
+    "proxy_protocol": mostly(st.sampled_from(["none", "v1", "v2"]), st.sampled_from(["V2", "v3", "", 2])),
 }
+encryptions = mostly(st.sampled_from(["tls", "none"]), st.sampled_from(["TLS", "", True]))
+tunnels = st.fixed_dictionaries(
+    {
+        "listen": mostly(
+            one_or_many(st.sampled_from([":7443", "[::1]:0", "127.0.0.1:81"])),
+            st.just([]) | one_or_many(written.addresses()),
+        ),
+        "state": mostly(st.sampled_from(["/a", "/var/lib/portway/"]), written.directories()),
+    },
+    optional={
+        "heartbeat": mostly(st.sampled_from(["200ms", "2s", "1m"]), written.durations()),
+        "encryption": encryptions,
+    },
+)
+agents = st.fixed_dictionaries(
+    {"name": mostly(st.sampled_from(["a", "b"]), names)},
+    optional={
+        "allow_to": mostly(one_or_many(right_allowed), st.just([]) | one_or_many(written.allowed())),
+        "encryption": encryptions,
+    },
+)
 unknown = {"zzz": anything, "admim": st.just("x")}
 gateway = st.fixed_dictionaries(
     {},
@@ -216,7 +274,11 @@ rules = st.fixed_dictionaries(
         "listen": mostly(one_or_many(right_listen), st.just([]) | one_or_many(written.addresses())),
         "to": mostly(one_or_many(right_to), st.just([]) | one_or_many(written.addresses())),
     },
-    optional=optional,
+    optional={
+        **optional,
+        "via": mostly(st.sampled_from(["a", "b"]), names),
+        "source": mostly(st.just("client"), st.sampled_from(["gateway", "", "Client"])),
+    },
 )
 
 
@@ -230,13 +292,17 @@ def documents(draw: st.DrawFn) -> dict[str, object]:
         )
     if draw(st.booleans()):
         document["defaults"] = draw(st.fixed_dictionaries({}, optional=optional))
+    if draw(st.booleans()):
+        document["tunnel"] = draw(mostly(tunnels, st.just({})))
+        document["agent"] = draw(mostly(st.lists(agents, max_size=2), agents))
     tables = [document, *(table for table in document.values() if isinstance(table, dict))]
-    if isinstance(document["rule"], list):
-        tables += [rule for rule in document["rule"] if isinstance(rule, dict)]
+    for several in (document["rule"], document.get("agent")):
+        if isinstance(several, list):
+            tables += [table for table in several if isinstance(table, dict)]
     table = draw(st.sampled_from(tables))
     damage = draw(st.sampled_from([*["none"] * 9, "unknown", "missing"]))
     if damage == "unknown":
-        table[draw(st.sampled_from(["zzz", "admin", "lisen", "Name", ""]))] = draw(anything)
+        table[draw(st.sampled_from(["zzz", "admin", "lisen", "Name", "tunnel", "via", ""]))] = draw(anything)
     elif damage == "missing" and table:
         del table[draw(st.sampled_from(sorted(table)))]
     return document

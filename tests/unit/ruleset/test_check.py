@@ -1,15 +1,16 @@
 """Checks across rules, against the slow and obvious way."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.ruleset.check import check
-from appliance.ruleset.decode import Seen
 from appliance.ruleset.finding import Finding, Path
 from appliance.ruleset.rules import Protocol
+from appliance.ruleset.seen import Seen, SeenTunnel
 from appliance.values import ListenAddress, TargetAddress
 
 TCP, UDP, BOTH = Protocol
@@ -324,3 +325,46 @@ def test_what_is_no_loop() -> None:
     assert not told((["0.0.0.0:80"], ["[::1]:80", "10.0.0.5:80", "127.0.0.1:81", "web:80"]))
     assert not told((["127.0.0.1:80"], ["127.0.0.2:80"]), ([":81"], ["127.0.0.1:80"]))
     assert not told(([":0"], ["127.0.0.1:80"]), (["unix:/a"], ["unix:/b"]))
+
+
+def test_what_goes_via_an_agent_does_not_loop_here() -> None:
+    """Its targets are dialled elsewhere: neither to its own listener nor over others is there a loop."""
+    rules = seen(([":1"], ["127.0.0.1:1"]), ([":2"], ["127.0.0.1:3"]), ([":3"], ["127.0.0.1:2"]))
+    assert len(check(rules)) == 2
+    for via in ("office", ""):
+        through = [replace(rules[0], via=via), replace(rules[1], via=via), rules[2]]
+        findings = check(through, SeenTunnel(is_there=True, has_agents=True))
+        assert not [finding for finding in findings if "loop" in finding.what or "leads" in finding.what]
+
+
+@pytest.mark.parametrize(
+    ("carry", "listen", "tunnel", "what"),
+    [
+        (TCP, ":7443", ":7443", ':7443 is already taken by rule "rule-0"'),
+        (TCP, "0.0.0.0:7000-8000", ":7443", ':7443 is already taken by rule "rule-0" with 0.0.0.0:7000-8000'),
+        (BOTH, ":7443", "[::]:7443", '[::]:7443/tcp is already taken by rule "rule-0" with :7443'),
+        (UDP, ":7443", ":7443", None),
+        (TCP, ":7443", "127.0.0.1:7443", None),
+        (TCP, ":0", ":0", None),
+    ],
+)
+def test_the_tunnel_shares_no_port_with_a_rule(
+    carry: Protocol, listen: str, tunnel: str, what: str | None
+) -> None:
+    """What [tunnel] listens on is compared with the TCP listeners of rules as theirs are with each other."""
+    path = ("tunnel", "listen")
+    findings = check(seen(([listen], []), carry=[carry]), tunnel_at(tunnel))
+    assert [(finding.path, finding.what) for finding in findings] == ([] if what is None else [(path, what)])
+
+
+def test_the_tunnel_listens_once() -> None:
+    """An address that stands twice in its list is told as one of its own."""
+    (finding,) = check([], tunnel_at(":7443", "0.0.0.0:7443"))
+    assert finding.what == "0.0.0.0:7443 is already taken by [tunnel] with :7443"
+
+
+def tunnel_at(*listen: str) -> SeenTunnel:
+    """Make a tunnel that listens there."""
+    places = (("tunnel", "listen"), ("tunnel", "listen", 1))
+    addresses = tuple(map(ListenAddress.parse, listen))
+    return SeenTunnel(is_there=True, listen=tuple(zip(places, addresses, strict=False)))

@@ -4,10 +4,11 @@ import pytest
 
 from appliance.ruleset.keys import HEADERS, Table, keys_of, literal, unknown_hint
 from appliance.ruleset.model import DefaultsTable, File, GatewayTable, RuleTable
+from appliance.ruleset.tunnel_tables import AgentTable, TunnelTable
 
 RULE_HAS = (
     "[[rule]] has name, listen, to, protocol, connect_timeout, idle_timeout, "
-    "responses, max_flows, max_flows_per_client, receive_buffer"
+    "responses, max_flows, max_flows_per_client, receive_buffer, proxy_protocol, via, source"
 )
 
 
@@ -30,13 +31,21 @@ def test_defaults_are_told_once() -> None:
         "max_flows": None,
         "max_flows_per_client": None,
         "receive_buffer": "4MiB",
+        "proxy_protocol": "none",
     }
     assert {key.name: key.default for key in keys_of(GatewayTable).values()} == {
         "workers": "auto",
         "drain_timeout": "30s",
         "admin": None,
     }
-    assert {key.default for key in keys_of(RuleTable).values()} == {None}
+    assert {key.name: key.default for key in keys_of(TunnelTable).values()} == {
+        "listen": None,
+        "state": None,
+        "heartbeat": "2s",
+        "encryption": "tls",
+    }
+    for table in (RuleTable, AgentTable):
+        assert {key.default for key in keys_of(table).values()} == {None}
     assert [key.name for key in keys_of(RuleTable).values() if key.is_required] == ["name", "listen", "to"]
 
 
@@ -48,8 +57,11 @@ def test_leaving_a_key_out_means_something(table: Table) -> None:
 
 
 def test_the_words_for_a_key_that_is_left_out() -> None:
-    """The words of [defaults] say what the program does; those of a rule point at [defaults]."""
+    """The words of [defaults] say what the program does; those of a rule point there if it has the key."""
     defaults, rule = keys_of(DefaultsTable), keys_of(RuleTable)
+    assert rule["via"].otherwise == "this host dials the endpoints itself"
+    assert rule["proxy_protocol"].otherwise == "as [defaults] has it"
+    assert keys_of(AgentTable)["encryption"].otherwise == "as [tunnel] has it"
     assert defaults["idle_timeout"].otherwise == "1h for TCP, 1m for UDP"
     assert rule["idle_timeout"].otherwise == rule["protocol"].otherwise == "as [defaults] has it"
 
@@ -60,6 +72,7 @@ def test_the_keys_of_flows_are_marked() -> None:
         assert [key.name for key in keys_of(table).values() if key.for_flows] == [
             *("responses", "max_flows", "max_flows_per_client", "receive_buffer")
         ]
+        assert [key.name for key in keys_of(table).values() if key.for_sessions] == ["proxy_protocol"]
 
 
 @pytest.mark.parametrize(
@@ -80,11 +93,15 @@ def test_the_example_of_a_hint_is_the_nearest(name: str, written: object, exampl
 
 
 def test_no_alias_is_a_key_or_means_two() -> None:
-    """What other programs call a key is never a key here, nor stands for two keys of a table."""
-    keys = {key.name for table in (File, *HEADERS) for key in keys_of(table).values()}
+    """What other programs call a key is never a key here, nor stands for two keys of a table.
+
+    The name of a table may be one, as `agent` is for `via`: within another table it is not the table.
+    """
+    keys = {key.name for table in HEADERS for key in keys_of(table).values()}
     for table in (File, *HEADERS):
         aliases = [alias for key in keys_of(table).values() for alias in key.aka]
         assert not keys.intersection(aliases)
+        assert table is not File or not set(keys_of(File)).intersection(aliases)
         assert len(aliases) == len(set(aliases))
 
 
@@ -92,7 +109,19 @@ def test_no_alias_is_a_key_or_means_two() -> None:
     ("table", "name", "hint"),
     [
         (GatewayTable, "wokers", "did you mean workers?"),
-        (GatewayTable, "listen", "it belongs in [[rule]]"),
+        (GatewayTable, "listen", "it belongs in [[rule]] or [tunnel]"),
+        (RuleTable, "agent", "did you mean via?"),
+        (RuleTable, "transparent", "did you mean source?"),
+        (RuleTable, "send-proxy-v2", "did you mean proxy_protocol?"),
+        (RuleTable, "allow_to", "it belongs in [[agent]]"),
+        (DefaultsTable, "via", "it belongs in [[rule]]"),
+        (TunnelTable, "state_dir", "did you mean state?"),
+        (TunnelTable, "heartbeats", "did you mean heartbeat?"),
+        (AgentTable, "to", "it belongs in [[rule]]"),
+        (AgentTable, "alow_to", "did you mean allow_to?"),
+        (AgentTable, "tunnel", "did you mean [tunnel], on a line of its own?"),
+        (File, "agents", "did you mean [[agent]]?"),
+        (File, "tunel", "did you mean [tunnel]?"),
         (GatewayTable, "idle_timeout", "it belongs in [[rule]] or [defaults]"),
         (GatewayTable, "idle_timeot", "did you mean idle_timeout, in [[rule]] or [defaults]?"),
         (RuleTable, "drain_timeout", "it belongs in [gateway]"),
@@ -110,7 +139,7 @@ def test_no_alias_is_a_key_or_means_two() -> None:
         (File, "rules", "did you mean [[rule]]?"),
         (File, "Gateways", "did you mean [gateway]?"),
         (File, "workers", "it belongs in [gateway]"),
-        (File, "", "a file has [[rule]], [defaults], [gateway]"),
+        (File, "", "a file has [[rule]], [defaults], [gateway], [tunnel], [[agent]]"),
     ],
 )
 def test_an_unknown_key_has_a_hint(table: Table, name: str, hint: str) -> None:

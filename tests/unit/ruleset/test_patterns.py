@@ -7,24 +7,52 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.ruleset.model import BufferSize
-from appliance.ruleset.patterns import ADMIN, DIFFERENCES, DURATION, LISTEN, SIZE, TARGET
-from appliance.values import ListenAddress, Misread, TargetAddress, parse_duration, parse_size
+from appliance.ruleset.kinds import TUNNEL_LISTENERS, BufferSize, Heartbeat
+from appliance.ruleset.patterns import (
+    ADMIN,
+    ALLOWED,
+    DIFFERENCES,
+    DIRECTORY,
+    DURATION,
+    LISTEN,
+    SIZE,
+    TARGET,
+    TUNNEL_LISTEN,
+)
+from appliance.values import (
+    AllowedTarget,
+    ListenAddress,
+    Misread,
+    TargetAddress,
+    parse_duration,
+    parse_size,
+)
 from appliance.values.admin import parse_admin
+from appliance.values.directory import parse_directory
 from tests.unit.ruleset import written
 
 TALLIED = (
-    *("runs backwards", "is too long", "is too large", "is too small"),
-    *("host name of", "bytes long", "cannot be dialled"),
+    *("runs backwards", "is too long", "is too short", "is too large", "is too small"),
+    *("host name of", "bytes long", "cannot be dialled", "has bits set beyond"),
 )
 """What the parser says where only it refuses: one for each of DIFFERENCES."""
 
 Parser = Callable[[str], object]
 
+
+def directory(text: str) -> str:
+    """Read a directory as the model does."""
+    return parse_directory(text, example="/var/lib/portway")
+
+
 NOTATIONS: dict[str, tuple[str, Parser, st.SearchStrategy[str]]] = {
     "listen": (LISTEN, ListenAddress.parse, written.addresses()),
     "target": (TARGET, TargetAddress.parse, written.addresses()),
     "admin": (ADMIN, parse_admin, written.admins()),
+    "tunnel": (TUNNEL_LISTEN, TUNNEL_LISTENERS.parse, written.addresses()),
+    "allowed": (ALLOWED, AllowedTarget.parse, written.allowed()),
+    "directory": (DIRECTORY, directory, written.directories()),
+    "heartbeat": (DURATION, Heartbeat.read, written.durations()),
     "duration": (DURATION, parse_duration, written.durations()),
     "size": (SIZE, parse_size, written.sizes()),
     "buffer": (SIZE, BufferSize.read, written.sizes()),
@@ -63,11 +91,17 @@ def test_pattern_and_parser_agree(notation: str, data: st.DataObject) -> None:
     [
         (LISTEN, ListenAddress.parse, ":90-80", TALLIED[0]),
         (DURATION, parse_duration, "366d", TALLIED[1]),
-        (SIZE, parse_size, "1025GiB", TALLIED[2]),
-        (SIZE, BufferSize.read, "4095B", TALLIED[3]),
-        (TARGET, TargetAddress.parse, ".".join(["x" * 62] * 5) + ":80", TALLIED[4]),
-        (LISTEN, ListenAddress.parse, "unix:/" + "é" * 60, TALLIED[5]),
-        (TARGET, TargetAddress.parse, "[::ffff:0:0]:80", TALLIED[6]),
+        (DURATION, Heartbeat.read, "61s", TALLIED[1]),
+        (DURATION, Heartbeat.read, "199ms", TALLIED[2]),
+        (SIZE, parse_size, "1025GiB", TALLIED[3]),
+        (SIZE, BufferSize.read, "4095B", TALLIED[4]),
+        (TARGET, TargetAddress.parse, ".".join(["x" * 62] * 5) + ":80", TALLIED[5]),
+        (LISTEN, ListenAddress.parse, "unix:/" + "é" * 60, TALLIED[6]),
+        (DIRECTORY, directory, "/" + "é" * 2000, TALLIED[6]),
+        (TARGET, TargetAddress.parse, "[::ffff:0:0]:80", TALLIED[7]),
+        (ALLOWED, AllowedTarget.parse, "[::ffff:0:0]:80", TALLIED[7]),
+        (ALLOWED, AllowedTarget.parse, "10.0.0.5/8:80", TALLIED[8]),
+        (ALLOWED, AllowedTarget.parse, "[2001:db8::5]/64:80", TALLIED[8]),
     ],
 )
 def test_a_difference_is_one(pattern: str, parse: Parser, text: str, tallied: str) -> None:
@@ -78,7 +112,10 @@ def test_a_difference_is_one(pattern: str, parse: Parser, text: str, tallied: st
 
 @pytest.mark.parametrize(
     ("pattern", "text"),
-    [(LISTEN, ":80"), (ADMIN, "@"), (TARGET, "a:80"), (DURATION, "5s"), (SIZE, "4MiB")],
+    [
+        *((LISTEN, ":80"), (TUNNEL_LISTEN, ":7443"), (TARGET, "a:80"), (ALLOWED, "10.0.0.0/8:*")),
+        *((ADMIN, "@"), (DURATION, "5s"), (SIZE, "4MiB")),
+    ],
 )
 def test_a_pattern_is_the_whole_text(pattern: str, text: str) -> None:
     """Nothing may stand before or after what a pattern takes, a line end neither."""
@@ -108,3 +145,10 @@ def test_every_shape_of_an_ipv6_address() -> None:
                     )
                     local = address.replace("[1", "[fe80").replace("[:", "[fe80:")
                     assert bool(re.search(LISTEN, local)) == (not refusal(ListenAddress.parse, local)), local
+
+
+def test_every_prefix_length_is_in_the_pattern() -> None:
+    """The digits of the prefix lengths have no gap and no excess, in either family."""
+    allowed = re.compile(ALLOWED)
+    assert [length for length in range(400) if allowed.search(f"0.0.0.0/{length}:1")] == list(range(33))
+    assert [length for length in range(400) if allowed.search(f"[::]/{length}:1")] == list(range(129))

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from appliance.ruleset import Ruleset, read, reference
 from appliance.ruleset.keys import HEADERS, keys_of, literal
-from appliance.ruleset.model import RuleTable
 
 PAGE = Path(__file__).parents[3] / "docs" / "ruleset.md"
 
@@ -31,7 +30,10 @@ def test_the_page_has_every_key() -> None:
 def test_every_row_says_what_leaving_its_key_out_means() -> None:
     """The third cell is never empty: required, a value, or words."""
     cells = re.findall(r"^\| `(\w+)` \| .+? \| (.+?) \| ", reference.page(), re.MULTILINE)
-    assert dict(cells[-9:])["idle_timeout"] == "as `[defaults]` has it"
+    assert ("idle_timeout", "as `[defaults]` has it") in cells
+    assert ("via", "this host dials the endpoints itself") in cells
+    assert ("encryption", '`"tls"`') in cells
+    assert ("encryption", "as `[tunnel]` has it") in cells
     assert ("idle_timeout", "1h for TCP, 1m for UDP") in cells
     assert ("receive_buffer", '`"4MiB"`') in cells
     assert ("name", "required") in cells
@@ -45,16 +47,22 @@ def test_its_example_is_right() -> None:
 
 
 def test_its_examples_are_right() -> None:
-    """Every example of a key is accepted, each in its table."""
-    rule = {"name": '"a"', "listen": '":1"', "to": '"a:1"'}
+    """Every example of a key is accepted, each in its table, beside what that needs."""
     for table, header in HEADERS.items():
         for key in keys_of(table).values():
             for example in key.examples:
-                carried = {"protocol": '"udp"'} if key.for_flows else {}
-                own = {**(rule if table is RuleTable else {}), **carried, key.name: literal(example)}
-                tables = [(header, own)] if table is RuleTable else [(header, own), ("[[rule]]", rule)]
+                tables = {
+                    "[[rule]]": {"name": '"a"', "listen": '":1"', "to": '"a:1"'},
+                    "[tunnel]": {"listen": '":2"', "state": '"/a"'},
+                    "[[agent]]": {"name": '"office"'},
+                }
+                if key.for_flows:
+                    tables["[[rule]]"]["protocol"] = '"udp"'
+                if key.name == "source":
+                    tables["[[rule]]"]["via"] = '"office"'
+                tables.setdefault(header, {})[key.name] = literal(example)
                 text = "".join(
                     f"{name}\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
-                    for name, keys in tables
+                    for name, keys in tables.items()
                 )
                 assert isinstance(read(text.encode(), "f"), Ruleset), text

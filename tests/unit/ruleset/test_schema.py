@@ -9,6 +9,8 @@ from appliance.ruleset.keys import HEADERS, keys_of
 from appliance.ruleset.schema import DIALECT, json_schema
 
 RULE = {"name": "web", "listen": ":80", "to": "10.0.0.5:80"}
+TUNNEL = {"listen": ":7443", "state": "/var/lib/portway"}
+AGENT = {"name": "office", "allow_to": ["192.168.1.0/24:22", "db.internal:5432", "unix:/run/app.sock"]}
 FLOWS = {"responses": 1, "max_flows": 10, "max_flows_per_client": 5, "receive_buffer": "64KiB"}
 
 
@@ -19,7 +21,8 @@ def test_it_is_a_schema() -> None:
     Draft202012Validator.check_schema(schema)
     definitions = schema["$defs"]
     assert isinstance(definitions, dict)
-    for name in ("Duration", "Size", "AdminAddress", "ListenAddress", "TargetAddress"):
+    scalars = ("Duration", "Size", "AdminAddress", "Directory")
+    for name in (*scalars, "ListenAddress", "TunnelAddress", "TargetAddress", "AllowedTarget"):
         re.compile(definitions[name]["pattern"])
 
 
@@ -73,6 +76,25 @@ def test_an_editor_can_explain_every_key() -> None:
         ({"gateway": {"workers": True}, "rule": [RULE]}, False),
         ({"defaults": {"listen": ":80"}, "rule": [RULE]}, False),
         ({"tunnel": {}, "rule": [RULE]}, False),
+        ({"tunnel": TUNNEL, "rule": [RULE]}, True),
+        ({"tunnel": {**TUNNEL, "heartbeat": "1m", "encryption": "none"}, "rule": [RULE]}, True),
+        ({"tunnel": {**TUNNEL, "listen": [":7443", "127.0.0.1:0"]}, "rule": [RULE]}, True),
+        ({"tunnel": {**TUNNEL, "listen": "unix:/a"}, "rule": [RULE]}, False),
+        ({"tunnel": {**TUNNEL, "listen": ":7443-7444"}, "rule": [RULE]}, False),
+        ({"tunnel": {**TUNNEL, "state": "portway"}, "rule": [RULE]}, False),
+        ({"tunnel": {**TUNNEL, "encryption": "ssl"}, "rule": [RULE]}, False),
+        ({"tunnel": TUNNEL, "agent": [AGENT], "rule": [{**RULE, "via": "office"}]}, True),
+        ({"tunnel": TUNNEL, "agent": [{**AGENT, "encryption": "none"}], "rule": [RULE]}, True),
+        ({"tunnel": TUNNEL, "agent": [{**AGENT, "allow_to": "10.0.0.0/8:*"}], "rule": [RULE]}, True),
+        ({"tunnel": TUNNEL, "agent": [{**AGENT, "allow_to": []}], "rule": [RULE]}, False),
+        ({"tunnel": TUNNEL, "agent": [{**AGENT, "allow_to": "10.0.0.0/33:1"}], "rule": [RULE]}, False),
+        ({"tunnel": TUNNEL, "agent": [{}], "rule": [RULE]}, False),
+        ({"tunnel": TUNNEL, "agent": AGENT, "rule": [RULE]}, False),
+        ({"rule": [{**RULE, "via": "the office"}]}, False),
+        ({"rule": [{**RULE, "proxy_protocol": "v3"}]}, False),
+        ({"rule": [{**RULE, "source": "gateway"}]}, False),
+        ({"defaults": {"proxy_protocol": "v2"}, "rule": [{**RULE, "proxy_protocol": "none"}]}, True),
+        ({"defaults": {"via": "office"}, "rule": [RULE]}, False),
     ],
 )
 def test_it_tells_right_from_wrong(document: object, is_valid: bool) -> None:

@@ -73,6 +73,28 @@ def addresses() -> st.SearchStrategy[str]:
     return whole | nearly(whole) | st.text(max_size=20)
 
 
+def allowed() -> st.SearchStrategy[str]:
+    """Give what an agent may reach, of every kind, right and nearly right."""
+    host = (
+        ipv4() | ipv6().map("[{}]".format) | names() | st.sampled_from(["", "*", "[fe80::]", "[::ffff:0:0]"])
+    )
+    length = st.sampled_from(
+        ["0", "8", "24", "32", "33", "64", "96", "128", "129", "08", "", "255.0.0.0", "-1"]
+    )
+    span = ports() | st.just("*")
+    network = st.builds("{}/{}:{}".format, host, length, span)
+    whole = network | st.builds("{}:{}".format, host, span) | unix()
+    return whole | nearly(whole) | ipv6().map("{}/64:22".format) | ipv6().map("[{}/64]:22".format) | st.text()
+
+
+def directories() -> st.SearchStrategy[str]:
+    """Give absolute paths of directories, right and nearly right, near the longest too."""
+    path = st.text("ab/. é\0\n", max_size=12) | st.integers(3835, 3845).map(
+        lambda size: "/" + "x" * (size - 1)
+    )
+    return path | path.map("/{}".format) | st.text(max_size=8)
+
+
 def durations() -> st.SearchStrategy[str]:
     """Give durations, right and nearly right."""
     count = st.sampled_from(["0", "1", "05", "365", "366", "99999999999", "100000000000", "1.5", "-1", ""])
