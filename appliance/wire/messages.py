@@ -5,18 +5,53 @@
 A control channel carries `Control` messages both ways for as long as it lives. A data channel carries an
 Attach, then for each Open an Opened or a Failed; after Opened come the session's bytes, as they are, or a
 flow's datagrams (`wire.datagrams`). A receiver takes no message longer than it allows in that place
-(`Limit`), none with a key it does not know a type for, and none where it is not expected.
+(`Limit`), none of a type that is not expected there, and no field outside its bounds below.
+
+A key that a receiver does not know is passed over: so a later release can say more within version 1, and
+an agent need not be brought up to date together with its gateways. What must be understood is a new version.
 """
 
 from enum import IntEnum
-from typing import Final, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
+
+from appliance.outcome import Cause
+from appliance.problem import printable
+from appliance.wire.server_name import MAX_WORKERS
 
 VERSION: Final = 1
 """Of the protocol. A gateway refuses what it does not speak, with the versions it does."""
 
 HEADER_BYTES: Final = 2
+
+Hex8 = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
+Hex16 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+"""So many bytes. `$` would also match before a last line end."""
+
+Word = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}\Z")]
+"""One of a set that a later release may add to; what a receiver does not know is to it the general case."""
+
+SessionId = Annotated[str, Meta(pattern=r"^[0-9A-HJKMNP-TV-Z]{26}\Z")]
+"""A ULID (`observe.ids`)."""
+
+AddressText = Annotated[str, Meta(min_length=1, max_length=320)]
+"""The longest is a host name of 253 characters and a range of ports, or a unix socket's path of 107 bytes."""
+
+RuleName = Annotated[str, Meta(min_length=1, max_length=64)]
+Software = Annotated[str, Meta(max_length=64)]
+Number = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+"""What every reader of JSON keeps exactly (RFC 8259, 6)."""
+
+Count = Annotated[int, Meta(ge=0, le=65535)]
+Worker = Annotated[int, Meta(ge=0, lt=MAX_WORKERS)]
+Seconds = Annotated[float, Meta(gt=0, le=366 * 86400)]
+"""A ruleset's durations end at 365 days."""
+
+MAX_DATAGRAMS: Final = 1_000_000
+"""The greatest `responses` of a ruleset."""
 
 M = TypeVar("M", bound=msgspec.Struct)
 
@@ -37,46 +72,54 @@ class Limit(IntEnum):
 class Hello(msgspec.Struct, tag="hello", frozen=True):
     """Agent to gateway, first on a control channel."""
 
-    version: int
-    instance: str
+    version: Count
+    instance: Hex16
     """Which process: 16 random bytes in hexadecimal, made at its start."""
-    generation: int
+    generation: Number
     """Counts this worker's control channels to this gateway; a lower one never replaces a higher one."""
-    worker: int
-    workers: int
+    worker: Worker
+    workers: Count
     """Which of the agent's workers this is, and how many there are."""
-    software: str
+    software: Software
     """Of the agent: its version of Portway."""
+
+    def __post_init__(self) -> None:
+        """Hold the two against each other."""
+        _check_worker(self.worker, self.workers)
 
 
 class Welcome(msgspec.Struct, tag="welcome", frozen=True):
     """Gateway to agent: the control channel is in use."""
 
-    version: int
-    link: str
+    version: Count
+    link: Hex8
     """Names this control channel: 8 random bytes in hexadecimal."""
-    secret: str
+    secret: Hex32
     """With which data channels show that they belong to it: 32 random bytes in hexadecimal."""
-    worker: int
-    workers: int
+    worker: Worker
+    workers: Count
     """Which of the gateway's workers this is, and how many there are."""
-    heartbeat: float
+    heartbeat: Annotated[float, Meta(ge=0.1, le=60)]
     """Seconds between two Pings of either side. One that has heard nothing for two is gone."""
-    encryption: str
-    """Of data channels: "tls" or "none"."""
-    ready: int
+    encryption: Literal["tls", "none"]
+    """Of data channels."""
+    ready: Count
     """How many data channels are to be kept ready."""
-    allow_to: list[str] | None
+    allow_to: Annotated[list[AddressText], Meta(max_length=4096)] | None
     """What the gateway's ruleset lets this agent reach; None: what its rules name."""
-    software: str
+    software: Software
+
+    def __post_init__(self) -> None:
+        """Hold the two against each other."""
+        _check_worker(self.worker, self.workers)
 
 
 class Refused(msgspec.Struct, tag="refused", frozen=True):
     """Gateway to agent, instead of Welcome; the gateway closes."""
 
-    cause: str
-    """`observe.names.Refusal`."""
-    message: str
+    cause: Word
+    """`outcome.Refusal`."""
+    message: Annotated[str, Meta(max_length=1024)]
     """For the operator of the agent."""
     retry: bool
     """Whether it may be different in a moment."""
@@ -85,92 +128,97 @@ class Refused(msgspec.Struct, tag="refused", frozen=True):
 class Ping(msgspec.Struct, tag="ping", frozen=True):
     """Either side, every heartbeat; answered by a Pong of the same number."""
 
-    number: int
+    number: Number
 
 
 class Pong(msgspec.Struct, tag="pong", frozen=True):
     """The answer to a Ping."""
 
-    number: int
+    number: Number
 
 
 class Want(msgspec.Struct, tag="want", frozen=True):
     """Gateway to agent: how many data channels to keep ready, and how many to make beside them, now."""
 
-    ready: int
-    now: int
+    ready: Count
+    now: Count
 
 
 class Renew(msgspec.Struct, tag="renew", frozen=True):
     """Agent to gateway: make a new certificate."""
 
-    request: str
+    request: Annotated[str, Meta(max_length=int(Limit.AGENT))]
     """A certificate request (PKCS #10, PEM). Its subject does not count: the agent's name stays."""
 
 
 class Renewed(msgspec.Struct, tag="renewed", frozen=True):
     """The new certificate (PEM)."""
 
-    certificate: str
-    expires: float
+    certificate: Annotated[str, Meta(max_length=16384)]
+    expires: Annotated[float, Meta(ge=0, le=2**40)]
     """Seconds since 1970."""
 
 
 class Bye(msgspec.Struct, tag="bye", frozen=True):
     """Either side: this control channel is about to end. Sessions go on."""
 
-    reason: str
+    reason: Word
     """"drain": the gateway's worker, or the agent, stops. "replaced": a newer one took its place."""
 
 
 class Attach(msgspec.Struct, tag="attach", frozen=True):
     """Agent to gateway, first on a data channel."""
 
-    version: int
-    link: str
-    number: int
+    version: Count
+    link: Hex8
+    number: Number
     """Counts the data channels of this link; each number is good once."""
-    proof: str
+    proof: Hex32
     """HMAC-SHA256 by the link's secret of "attach LINK NUMBER", in hexadecimal."""
 
 
 class Open(msgspec.Struct, tag="open", frozen=True):
     """Gateway to agent, on a ready data channel: carry a session or flow."""
 
-    session: str
+    session: SessionId
     """Its id, the same in both logs."""
-    rule: str
-    protocol: str
-    """"tcp" or "udp"."""
-    to: str
+    rule: RuleName
+    protocol: Literal["tcp", "udp"]
+    to: AddressText
     """The endpoint: one address, as in a ruleset."""
-    client: str
+    client: AddressText
     """Who it is, as in the log."""
-    local: str
+    local: AddressText
     """The address that the client reached, as in the log."""
-    connect_timeout: float
-    idle_timeout: float
+    connect_timeout: Seconds
+    idle_timeout: Seconds
     """Seconds."""
-    responses: int = 0
+    responses: Annotated[int, Meta(ge=0, le=MAX_DATAGRAMS)] = 0
     """Of a flow: after how many answers it ends; 0: none end it."""
-    proxy_protocol: str = ""
-    """"v1", "v2" or "": what to send to the endpoint first."""
-    source: str = ""
+    proxy_protocol: Literal["", "v1", "v2"] = ""
+    """What to send to the endpoint first."""
+    source: Literal["", "client"] = ""
     """"client": the endpoint is to see the client's address."""
 
 
 class Opened(msgspec.Struct, tag="opened", frozen=True):
     """Agent to gateway: the endpoint is connected."""
 
-    endpoint: str
+    endpoint: AddressText
     """Its address, resolved."""
 
 
 class Failed(msgspec.Struct, tag="failed", frozen=True):
     """Agent to gateway: the endpoint is not to be had. The agent closes."""
 
-    cause: str
-    """`outcome.Cause`."""
+    cause: Word
+    """`outcome.Cause`; `cause_of` reads it."""
+
+
+def _check_worker(worker: int, workers: int) -> None:
+    """Raise ValueError, of which msgspec makes a ValidationError, where there is no such worker."""
+    if not 0 <= worker < workers <= MAX_WORKERS:
+        raise ValueError(f"worker {worker} of {workers}")
 
 
 FromAgent = Hello | Ping | Pong | Renew | Bye
@@ -192,8 +240,10 @@ class MessageError(ValueError):
 
 
 def framed(message: msgspec.Struct) -> bytes:
-    """Give a message as it is sent."""
+    """Give a message as it is sent. Raises MessageError where it is too long (thousands of targets)."""
     body = _encode(message)
+    if len(body) > Limit.GATEWAY:
+        raise MessageError(f"a message of {len(body)} bytes, where up to {Limit.GATEWAY} are taken")
     return len(body).to_bytes(HEADER_BYTES, "big") + body
 
 
@@ -210,4 +260,75 @@ def decoded(decoder: "msgspec.json.Decoder[M]", body: bytes | bytearray | memory
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as wrong:
-        raise MessageError(str(wrong)) from None
+        # It may quote the message.
+        raise MessageError(printable(str(wrong)[:200])) from None
+
+
+_FAILURES: Final = frozenset(
+    {
+        Cause.DIAL_REFUSED,
+        Cause.DIAL_TIMEOUT,
+        Cause.DIAL_UNREACHABLE,
+        Cause.DIAL_RESOLVE,
+        Cause.AGENT_DENIED,
+        Cause.FD_LIMIT,
+        Cause.FLOW_LIMIT,
+        Cause.AGENT_OFFLINE,
+    }
+)
+
+
+def cause_of(failed: Failed) -> Cause:
+    """Give the cause that an agent names; any that is not for it to say is DIAL_UNREACHABLE.
+
+    A session cannot end by each cause in each stage (`outcome.LEGAL`), and `drain` and `internal` would speak
+    of the gateway.
+    """
+    return Cause(failed.cause) if failed.cause in _FAILURES else Cause.DIAL_UNREACHABLE
+
+
+class Reader:
+    """Cuts a stream into messages; holds `limit` bytes and a header, and what one `put` brings, at the most.
+
+    `limit` may be changed between two messages: the first one of a connection is shorter than what follows.
+    """
+
+    __slots__ = ("_held", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self._held = bytearray()
+        self.limit = limit
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes are held."""
+        return len(self._held)
+
+    def put(self, data: bytes | bytearray | memoryview) -> None:
+        """Take what came; `take` until it gives None before more is put in."""
+        self._held += data
+
+    def take(self) -> bytes | None:
+        """Give the body of the next message, None while it is not whole. Raises MessageError, and again."""
+        if len(self._held) < HEADER_BYTES:
+            return None
+        end = HEADER_BYTES + length_of(self._held, self.limit)
+        if len(self._held) < end:
+            return None
+        body = bytes(self._held[HEADER_BYTES:end])
+        del self._held[:end]
+        return body
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[bytes]:
+        """Put and take: give every body that is whole. Raises MessageError, whatever was whole before."""
+        self.put(data)
+        bodies = []
+        while (body := self.take()) is not None:
+            bodies.append(body)
+        return bodies
+
+    def rest(self) -> bytes:
+        """Give what is held, and forget it: behind Opened these are the session's first bytes."""
+        rest = bytes(self._held)
+        self._held.clear()
+        return rest
