@@ -8,6 +8,7 @@ from appliance.values.address import MAX_PORT, Address, ListenAddress, TargetAdd
 from appliance.values.allowed import AllowedTarget, uncovered
 from appliance.values.duration import MAX_DURATION, format_duration, parse_duration
 from appliance.values.misread import Misread
+from appliance.values.proxy import Proxy
 from appliance.values.size import MAX_SIZE, format_size, parse_size
 from appliance.values.unix_path import MAX_UNIX_PATH
 
@@ -20,6 +21,7 @@ __all__ = [
     "AllowedTarget",
     "ListenAddress",
     "Misread",
+    "Proxy",
     "TargetAddress",
     "format_duration",
     "format_size",
