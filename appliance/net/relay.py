@@ -26,7 +26,8 @@ Ends. EOF is read only when nothing is held, so everything before it has been de
 passed on with shutdown(SHUT_WR), and when both directions had theirs the session closes, in order. A reset
 of either side resets the other one. When a sink refuses bytes (EPIPE, ECONNRESET), what it had sent before
 may still be unread in our kernel, a server's "413, go away" while the client is uploading: that is
-delivered first.
+delivered first. An end that is sealed (`sealed`) takes more than a system call to be told of an EOF, and may
+have no room for it: the direction is *ending* then, throttled like one that holds bytes.
 
 EPOLLHUP and EPOLLERR cannot be switched off. HUP means both FINs have passed, or that a unix peer closed:
 there may be bytes to read before the end, so with IN on it is a reason to read, never to close (a first
@@ -103,6 +104,7 @@ class Direction:
         "back",
         "detached",
         "ended",
+        "ending",
         "fd",
         "held",
         "interest",
@@ -143,6 +145,8 @@ class Direction:
         self.short_reads = 0
         self.ended = False
         """EOF was read and passed on, or the sink takes nothing any more."""
+        self.ending = False
+        """EOF was read, and the sink has no room for it yet: watched for OUT."""
         self.over = False
         """The session has ended."""
         self.active = relay.reactor.now
@@ -176,7 +180,7 @@ class Direction:
 
         The fd comes back when what is held has gone, is read to its end, and recv(2) tells which end it is.
         """
-        if self.back.held:
+        if self.back.held or self.back.ending:
             self.back.flush()
         elif not self.detached:
             self.relay.reactor.unwatch(self.fd)
@@ -298,9 +302,11 @@ class Direction:
         """
         if self.held and not self._give():
             return
-        if not self.ended:
+        if self.ending:
+            self._end()
+        elif not self.ended:
             self.fill()
-        if self.over or self.held:
+        if self.over or self.held or self.ending:
             return
         self.throttled = False
         self.back.want(self.back.interest & ~OUT)
@@ -349,6 +355,7 @@ class Direction:
     def _sink_reset(self) -> None:
         """The sink takes no more: this way is over; what the sink had sent before is delivered first."""
         self.ended = True
+        self.ending = False
         self._drop_held()
         if self.back.ended:
             self.session.relay_reset(self, as_sink=True)

@@ -18,7 +18,8 @@ from typing import Final
 from appliance.net.dial import Dialer, Dialling
 from appliance.net.reactor import IN
 from appliance.net.relay import Direction, Relay
-from appliance.net.sockets import Endpoint, Socket, abort_on_close, keep_alive
+from appliance.net.sealed import SealedDirection
+from appliance.net.sockets import Endpoint, Sealed, Socket, abort_on_close, keep_alive
 from appliance.outcome import Cause, Stage
 
 # Constants, because looking a member up in an Enum costs 0.1 us (CPython 3.11: through a descriptor).
@@ -145,8 +146,10 @@ class Session:
         if reactor.now + route.idle_timeout < dialling.deadline:  # the first look would come too late
             reactor.timers.cancel(self._slot, self)
             self._arm(reactor.now + route.idle_timeout)
-        self.up = up = Direction(relay, self, self.client, connection)
-        self.down = down = Direction(relay, self, connection, self.client)
+        client = self.client
+        way = SealedDirection if isinstance(connection, Sealed) or isinstance(client, Sealed) else Direction
+        self.up = up = way(relay, self, client, connection)
+        self.down = down = way(relay, self, connection, client)
         up.back, down.back = down, up
         if endpoint.family != UNIX:
             connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)

@@ -24,6 +24,20 @@ from appliance.values import Address
 Socket = SocketType
 """See above."""
 
+
+class Sealed:
+    """Marks a socket whose own bytes are not those on the wire (`tls`): it cannot be spliced.
+
+    A mark, so that who relays plain sockets need not import OpenSSL to ask.
+    """
+
+    __slots__ = ()
+
+    def pending(self) -> bool:
+        """Say whether there is something to read, be it the end, that epoll knows nothing of."""
+        raise NotImplementedError
+
+
 STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 DONTWAIT: Final = int(socket.MSG_DONTWAIT)
 LINGER_ABORT: Final = struct.pack("ii", 1, 0)
