@@ -130,7 +130,7 @@ def _agents(decoded: Decoded, document: dict[str, object]) -> list[AgentTable]:
         allowed = UNSET if agent is None else agent.allow_to
         decoded.tunnel.agents.append(SeenAgent(path, name, None if allowed is UNSET else tuple(allowed)))
         agents += [agent] if agent else []
-    decoded.tunnel.has_agents = bool(decoded.tunnel.agents) or _may_be_meant(document, "[[agent]]")
+    decoded.tunnel.has_agents = document.get("agent", []) != [] or _may_be_meant(document, "[[agent]]")
     return agents
 
 

@@ -94,7 +94,10 @@ class AllowedTarget:
         return cls(network=network, first_port=first, last_port=last)
 
     def allows(self, target: TargetAddress) -> bool:
-        """Say whether all of a target is within this. A name is within no network."""
+        """Say whether all of a target is within this. A name is within no network.
+
+        So who resolved a name that is not allowed by itself asks again with the address it leads to.
+        """
         if target.path or self.path:
             return target.path == self.path
         return self._has_host(target) and self.first_port <= target.first_port <= target.last_port <= (
@@ -105,6 +108,8 @@ class AllowedTarget:
         if target.is_name or self.network is None:
             return target.is_name and target.host == self.name
         address = ipaddress.ip_address(target.host.partition("%")[0])
+        # A resolver may give an IPv4-mapped address, and it is over IPv4 that the kernel dials it.
+        address = getattr(address, "ipv4_mapped", None) or address
         # Who dials 0.0.0.0 or :: gets to the host itself, whatever network that is in.
         return not address.is_unspecified and address in self.network
 

@@ -268,44 +268,52 @@ gateway = st.fixed_dictionaries(
         "admin": mostly(st.sampled_from(["@", "/a", "/run/portway/admin.sock"]), written.admins()),
     },
 )
-rules = st.fixed_dictionaries(
-    {
-        "name": names.flatmap(lambda name: mostly(st.uuids().map(str), st.just(name))),
-        "listen": mostly(one_or_many(right_listen), st.just([]) | one_or_many(written.addresses())),
-        "to": mostly(one_or_many(right_to), st.just([]) | one_or_many(written.addresses())),
-    },
-    optional={
-        **optional,
-        "via": mostly(st.sampled_from(["a", "b"]), names),
-        "source": mostly(st.just("client"), st.sampled_from(["gateway", "", "Client"])),
-    },
-)
+required = {
+    "name": names.flatmap(lambda name: mostly(st.uuids().map(str), st.just(name))),
+    "listen": mostly(one_or_many(right_listen), st.just([]) | one_or_many(written.addresses())),
+    "to": mostly(one_or_many(right_to), st.just([]) | one_or_many(written.addresses())),
+}
+via = {
+    "via": mostly(st.sampled_from(["a", "a", "a", "b"]), names),
+    "source": mostly(st.just("client"), st.sampled_from(["gateway", "", "Client"])),
+}
+rules = st.fixed_dictionaries(required, optional=optional)
+rules_via = st.fixed_dictionaries(required, optional={**optional, **via})
 
 
 @st.composite
 def documents(draw: st.DrawFn) -> dict[str, object]:
     """Give whole documents: most keys right, a few nearly, some missing, some unknown."""
-    document: dict[str, object] = {"rule": draw(mostly(st.lists(rules, min_size=1, max_size=2), st.just([])))}
+    has_tunnel = draw(st.booleans())
+    # Without a tunnel a rule that goes through one is wrong, and nothing else of it would be compared.
+    kind = draw(st.sampled_from([rules_via if has_tunnel else rules] * 9 + [rules_via]))
+    document: dict[str, object] = {"rule": draw(mostly(st.lists(kind, min_size=1, max_size=2), st.just([])))}
     if draw(st.booleans()):
         document["gateway"] = draw(
             mostly(gateway, st.dictionaries(st.text(max_size=3), anything, max_size=2))
         )
     if draw(st.booleans()):
         document["defaults"] = draw(st.fixed_dictionaries({}, optional=optional))
-    if draw(st.booleans()):
+    if has_tunnel:
+        own = st.lists(agents, min_size=1, max_size=2, unique_by=lambda agent: str(agent["name"]))
         document["tunnel"] = draw(mostly(tunnels, st.just({})))
-        document["agent"] = draw(mostly(st.lists(agents, max_size=2), agents))
+        document["agent"] = draw(mostly(own, agents))
+    damage(draw, document)
+    return document
+
+
+def damage(draw: st.DrawFn, document: dict[str, object]) -> None:
+    """Put a key that is unknown into one of the tables at times, or take one out."""
     tables = [document, *(table for table in document.values() if isinstance(table, dict))]
     for several in (document["rule"], document.get("agent")):
         if isinstance(several, list):
             tables += [table for table in several if isinstance(table, dict)]
     table = draw(st.sampled_from(tables))
-    damage = draw(st.sampled_from([*["none"] * 9, "unknown", "missing"]))
-    if damage == "unknown":
+    done = draw(st.sampled_from([*["none"] * 9, "unknown", "missing"]))
+    if done == "unknown":
         table[draw(st.sampled_from(["zzz", "admin", "lisen", "Name", "tunnel", "via", ""]))] = draw(anything)
-    elif damage == "missing" and table:
+    elif done == "missing" and table:
         del table[draw(st.sampled_from(sorted(table)))]
-    return document
 
 
 def as_toml(document: dict[str, object]) -> str:

@@ -1,6 +1,7 @@
 """Addresses, durations and sizes."""
 
 import re
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from appliance.values import (
     MAX_SIZE,
     Address,
+    AllowedTarget,
     ListenAddress,
     Misread,
     TargetAddress,
@@ -16,8 +18,10 @@ from appliance.values import (
     format_size,
     parse_duration,
     parse_size,
+    uncovered,
 )
 from appliance.values.admin import DEFAULT_ADMIN, parse_admin
+from appliance.values.directory import MAX_DIRECTORY, parse_directory
 from tests.unit.ruleset import written
 
 MS_OF_YEAR = 365 * 86_400_000
@@ -157,7 +161,10 @@ def test_canonical_text_reads_back(text: str) -> None:
 def test_any_text_is_read_or_explained(text: str) -> None:
     """No text, however odd, raises anything but Misread, and what it says is fit for a terminal."""
     said: list[str | None] = []
-    for parse in (ListenAddress.parse, TargetAddress.parse, parse_duration, parse_size):
+    for parse in (
+        *(ListenAddress.parse, TargetAddress.parse, AllowedTarget.parse, parse_duration, parse_size),
+        *(parse_admin, partial(parse_directory, example="/var/lib/portway")),
+    ):
         try:
             parse(text)
         except Misread as misread:
@@ -392,3 +399,206 @@ def test_every_size_formats_and_reads_back(size: int) -> None:
 def test_no_size_formats() -> None:
     """A buffer of nothing, as a kernel may report one, has a text too."""
     assert format_size(0) == "0B"
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("192.168.1.0/24:22", "192.168.1.0/24:22"),
+        ("0.0.0.0/0:22", "0.0.0.0/0:22"),
+        ("[::]/0:*", "[::]/0:*"),
+        ("10.0.0.0/8:*", "10.0.0.0/8:*"),
+        ("10.0.0.0/8:1-65535", "10.0.0.0/8:*"),
+        ("[2001:DB8:0::]/64:1-1024", "[2001:db8::]/64:1-1024"),
+        ("[fe80::]/10:22", "[fe80::]/10:22"),
+        ("192.168.1.10:22", "192.168.1.10:22"),
+        ("192.168.1.10/32:22-22", "192.168.1.10:22"),
+        ("[::1]:22", "[::1]:22"),
+        ("[::1]/128:22", "[::1]:22"),
+        ("0.0.0.0/32:22", "0.0.0.0/32:22"),
+        ("[::]/128:22", "[::]/128:22"),
+        ("[::ffff:10.0.0.0]/104:22", "10.0.0.0/8:22"),
+        ("[::ffff:0:0]/96:*", "0.0.0.0/0:*"),
+        ("[::ffff:10.0.0.5]:22", "10.0.0.5:22"),
+        ("DB.internal:5432", "db.internal:5432"),
+        ("db:*", "db:*"),
+        ("unix:/run//app.sock", "unix:/run/app.sock"),
+    ],
+)
+def test_what_is_allowed_reads(text: str, canonical: str) -> None:
+    """Every notation of what an agent may reach reads, and has one canonical text that reads as the same."""
+    allowed = AllowedTarget.parse(text)
+    assert str(allowed) == canonical
+    assert AllowedTarget.parse(canonical) == allowed
+
+
+@settings(deadline=None)
+@given(written.allowed())
+def test_canonical_text_of_what_is_allowed_reads_back(text: str) -> None:
+    """str() of anything that reads is text for the same value; a refusal can be shown, with its hint."""
+    try:
+        allowed = AllowedTarget.parse(text)
+    except Misread as misread:
+        said = [misread.what, misread.hint]
+        assert all(words and words.isprintable() for words in said)
+        return
+    assert AllowedTarget.parse(str(allowed)) == allowed
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "hint"),
+    [
+        (
+            "192.168.1.5/24:22",
+            "bits set beyond its /24",
+            '"192.168.1.0/24:22" for the network, or "192.168.1.5:22"',
+        ),
+        ("[2001:db8::5]/64:*", "bits set beyond its /64", '"[2001:db8::]/64:*" for the network'),
+        ("[::ffff:10.0.0.5]/104:22", "bits set beyond its /104", '"10.0.0.0/8:22" for the network'),
+        ("[::ffff:10.0.0.0]/90:22", "bits set beyond its /90", '"[::ffc0:0:0]/90:22"'),
+        ("192.168.1.0/255.255.255.0:22", "no prefix length", 'write "192.168.1.0/24:22"'),
+        ("192.168.1.7/0.0.0.255:22", "no prefix length", 'write "192.168.1.0/24:22"'),
+        ("10.0.0.0/33:22", '"33" is no prefix length', "from 0 to 32"),
+        ("10.0.0.0/08:22", '"08" is no prefix length', 'write "10.0.0.0/8:22"'),
+        ("10.0.0.0/:22", '"" is no prefix length', "from 0 to 32"),
+        ("[::]/129:22", '"129" is no prefix length', "from 0 to 128"),
+        ("10.0.0.0/8", "has no port", '"10.0.0.0/8:*"'),
+        ("10.0.0.5", "has no port", '"10.0.0.5:80"'),
+        ("10.0.0.0/8:", "has no port after its colon", "the number"),
+        ("10.0.0.0/8:0", '"0" is no port number', "ports go from 1"),
+        ("10.0.0.0/8:9-1", "runs backwards", "write 1-9"),
+        ("2001:db8::/64:22", "no brackets around the address alone", 'write "[2001:db8::]/64:22"'),
+        ("2001:db8::/64", "no brackets around the address alone", 'write "[2001:db8::]/64:*"'),
+        ("[2001:db8::/64]:22", "no brackets around the address alone", 'write "[2001:db8::]/64:22"'),
+        ("[10.0.0.0]/8:22", "what is not an IPv6 address", 'write "10.0.0.0/8:22"'),
+        ("[::g]/64:22", "no valid IPv6 address", "[2001:db8::]/64:22"),
+        ("[fe80::1%eth0]:22", "names an interface", "leave %eth0 out"),
+        ("[fe80::%eth0]/64:22", "names an interface", "leave %eth0 out"),
+        ("0.0.0.0:22", "cannot be dialled", 'write "0.0.0.0/0:22"'),
+        ("[::]:22", "cannot be dialled", 'write "[::]/0:22"'),
+        ("[::ffff:0:0]:22", "cannot be dialled", 'write "0.0.0.0/0:22"'),
+        (":22", "has no host", '"0.0.0.0/0:22" and "[::]/0:22"'),
+        ("*:*", "has no host", '"0.0.0.0/0:*" and "[::]/0:*"'),
+        ("db/24:22", "a prefix length after a name", 'write "db:22"'),
+        ("10/8:22", "no valid IPv4 address", "an address"),
+        ("10.0.0.0 /8:22", "has spaces", 'write "10.0.0.0/8:22"'),
+        ("/run/app.sock", "is a path", '"unix:/run/app.sock"'),
+        ("http://a.example/", "is a URL", '"a.example:80"'),
+        ("22", "a port without its colon", '"192.168.1.0/24:22"'),
+        ("", "is no address", '"192.168.1.0/24:22"'),
+        ("unix:run", "not an absolute path", "whole path"),
+    ],
+)
+def test_what_is_wrongly_allowed_is_explained(text: str, what: str, hint: str) -> None:
+    """Each mistake is named after the text as it was written, with what to write instead."""
+    with pytest.raises(Misread) as caught:
+        AllowedTarget.parse(text)
+    assert caught.value.what.startswith('"')
+    assert what in caught.value.what
+    assert hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "target", "is_allowed"),
+    [
+        ("192.168.1.0/24:22", "192.168.1.255:22", True),
+        ("192.168.1.0/24:22", "192.168.2.0:22", False),
+        ("192.168.1.0/24:22", "192.168.1.1:23", False),
+        ("192.168.1.0/24:22", "192.168.1.1:22-23", False),
+        ("192.168.1.0/24:*", "192.168.1.1:22-23", True),
+        ("0.0.0.0/0:*", "[2001:db8::1]:22", False),
+        ("[::]/0:*", "10.0.0.5:22", False),
+        ("[fe80::]/10:22", "[fe80::1%eth0]:22", True),
+        ("0.0.0.0/0:*", "db:22", False),
+        ("db:22", "db:22", True),
+        ("db:22", "DB:22", True),
+        ("db:22", "db.:22", False),
+        ("db:22", "10.0.0.5:22", False),
+        ("unix:/a", "unix:/a", True),
+        ("unix:/a", "unix:/b", False),
+        ("unix:/a", "db:22", False),
+        ("0.0.0.0/0:*", "unix:/a", False),
+    ],
+)
+def test_what_is_allowed(allowed: str, target: str, is_allowed: bool) -> None:
+    """A target is allowed if all its ports are, in the network, or at just that name or path."""
+    assert AllowedTarget.parse(allowed).allows(TargetAddress.parse(target)) is is_allowed
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host", "is_allowed"),
+    [
+        ("[::]/0:*", "::ffff:127.0.0.1", False),
+        ("127.0.0.0/8:*", "::ffff:127.0.0.1", True),
+        ("0.0.0.0/0:*", "0.0.0.0", False),
+        ("[::]/0:*", "::", False),
+        ("0.0.0.0/0:*", "::ffff:0.0.0.0", False),
+    ],
+)
+def test_what_a_resolver_may_give_opens_no_other_family(allowed: str, host: str, is_allowed: bool) -> None:
+    """A mapped address is the IPv4 one that is dialled; what stands for the host itself is in no network."""
+    assert AllowedTarget.parse(allowed).allows(TargetAddress(host, 22, 22)) is is_allowed
+
+
+spans = st.tuples(st.integers(1, 9), st.integers(0, 4)).map(lambda span: f"{span[0]}-{span[0] + span[1]}")
+hosts = st.sampled_from(["10.0.0.1", "10.0.0.2", "db", "web"])
+around = st.sampled_from(["10.0.0.0/30", "10.0.0.1", "10.0.0.2", "db", "web", "10.1.0.0/16"])
+
+
+@settings(deadline=None)
+@given(
+    st.builds("{}:{}".format, hosts, spans), st.lists(st.builds("{}:{}".format, around, spans), max_size=5)
+)
+def test_the_first_port_that_nothing_allows(target_text: str, allowed_texts: list[str]) -> None:
+    """It is the first of the target's ports without a part for it; a name may lead into any network."""
+    target = TargetAddress.parse(target_text)
+    allowed = [AllowedTarget.parse(text) for text in allowed_texts]
+    ports = range(target.first_port, target.last_port + 1)
+    parts = [part for part in allowed if target.is_name and part.network is not None]
+    open_to_names = {port for part in parts for port in range(part.first_port, part.last_port + 1)}
+    outside = [
+        port
+        for port in ports
+        if port not in open_to_names
+        and not any(part.allows(TargetAddress(target.host, port, port)) for part in allowed)
+    ]
+    assert uncovered(target, allowed) == next(iter(outside), None)
+
+
+def test_a_unix_socket_is_allowed_by_its_path_alone() -> None:
+    """It has no port to tell: 0 stands for a socket that nothing allows."""
+    allowed = [AllowedTarget.parse(text) for text in ("0.0.0.0/0:*", "unix:/a")]
+    assert uncovered(TargetAddress.parse("unix:/a"), allowed) is None
+    assert uncovered(TargetAddress.parse("unix:/b"), allowed) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [("/a", "/a"), ("//var//lib/portway//", "/var/lib/portway"), ("/" + "x" * 3839, "/" + "x" * 3839)],
+)
+def test_a_directory_reads(text: str, path: str) -> None:
+    """An absolute path, with single slashes and none at its end, of as many bytes as it may have."""
+    assert parse_directory(text, example="/b") == path
+    assert len(path.encode()) <= MAX_DIRECTORY
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "hint"),
+    [
+        ("", "not an absolute path", '"/b"'),
+        ("portway", "not an absolute path", '"/b"'),
+        ("~/portway", "not an absolute path", '"/b"'),
+        ("/a\0", "NUL", "take it out"),
+        ("/", "the root of all directories", '"/b"'),
+        ("//", "the root of all directories", '"/b"'),
+        ("/\udcff", "not UTF-8", "UTF-8"),
+        ("/" + "é" * 1920, "3841 bytes long: 3840 leave room", "shorter"),
+    ],
+)
+def test_a_wrong_directory_is_explained(text: str, what: str, hint: str) -> None:
+    """The message quotes what was written, and the hint says what to write."""
+    with pytest.raises(Misread) as caught:
+        parse_directory(text, example="/b")
+    assert caught.value.what.startswith('"')
+    assert what in caught.value.what
+    assert hint in (caught.value.hint or "")
