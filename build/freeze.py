@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,17 @@ DIST: Final = ROOT / "dist"
 CACHE: Final = ROOT / ".cache" / "freeze"
 
 LOCKS: Final = (ROOT / "requirements.lock", BUILD / "requirements.lock")
+
+DISTRIBUTION: Final = Path("/usr/lib/python3/dist-packages")
+"""Where Debian keeps Python packages of its own."""
+
+FROM_DEBIAN: Final = {
+    "cryptography": ("cryptography", "cryptography-*.dist-info"),
+    "cffi": ("_cffi_backend.*.so",),
+    "pycparser": (),
+}
+"""Locked packages that are Debian's in the forms, and what is taken of them. The wheel of cryptography has an
+OpenSSL of its own, 12 MB beside the one of `ssl`; Debian's uses that one, and both get security updates."""
 
 DYNAMIC_LOADERS: Final = {"x86_64": "ld-linux-x86-64.so.2", "aarch64": "ld-linux-aarch64.so.1"}
 
@@ -93,12 +105,15 @@ def version() -> str:
 def _environment(also: list[str]) -> Path:
     """Make a virtual environment of exactly what the locks name, once for each state of them."""
     wanted = hashlib.sha256(b"".join(lock.read_bytes() for lock in LOCKS))
-    wanted.update(f"{sys.version} {also} report".encode())
+    wanted.update(f"{sys.version} {also} {FROM_DEBIAN}".encode())
     place = CACHE / f"venv-{wanted.hexdigest()[:16]}"
     done = place / "done"
     if not done.exists():
         shutil.rmtree(place, ignore_errors=True)
         _run(sys.executable, "-m", "venv", str(place))
+        locks = [place / f"{lock.parent.name}-{lock.name}" for lock in LOCKS]
+        for lock, written in zip(LOCKS, locks, strict=True):
+            written.write_text(without(lock.read_text(), FROM_DEBIAN))
         pip = (
             str(place / "bin" / "pip"),
             "--disable-pip-version-check",
@@ -111,12 +126,36 @@ def _environment(also: list[str]) -> Path:
             *pip,
             f"--report={place / 'report.json'}",
             "--require-hashes",
-            *(word for lock in LOCKS for word in ("-r", str(lock))),
+            "--no-deps",  # a lock names all of them
+            *(word for lock in locks for word in ("-r", str(lock))),
         )
         if also:
             _run(*pip, *also)
+        link_debian(_site_packages(place))
         done.touch()
     return place
+
+
+def without(lock: str, packages: Iterable[str]) -> str:
+    """Take packages out of a lock file: the line that names one, and the lines of its hashes."""
+    named = "|".join(map(re.escape, packages))
+    return re.sub(rf"^(?:{named})==.*\n(?: .*\n)*", "", lock, flags=re.MULTILINE)
+
+
+def _site_packages(environment: Path) -> Path:
+    return environment / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+
+
+def link_debian(site_packages: Path) -> None:
+    """Put links to Debian's packages among the others, so that nothing else of Debian's is found."""
+    for pattern in (one for patterns in FROM_DEBIAN.values() for one in patterns):
+        found = sorted(DISTRIBUTION.glob(pattern))
+        if not found:
+            sys.exit(
+                f"freeze: {DISTRIBUTION / pattern} is missing; `build/setup-tools` installs what is needed"
+            )
+        for path in found:
+            (site_packages / path.name).symlink_to(path)
 
 
 def freeze_folder(environment: Path, loader: str, also: list[str]) -> Path:

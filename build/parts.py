@@ -39,6 +39,8 @@ CONCLUDED: Final = {
     "linux": "GPL-2.0-only WITH Linux-syscall-note",
     "openssl": "Apache-2.0",
     "pyinstaller": "GPL-2.0-or-later WITH Bootloader-exception",
+    "python-cffi": "MIT",
+    "python-cryptography": "Apache-2.0",
     "python3.11": "PSF-2.0",
     "util-linux": "BSD-3-Clause",
     "zlib": "Zlib",
@@ -186,7 +188,7 @@ class Installed:
 
 def _site_packages() -> Path:
     frozen = (parent for path in source_paths("PYZ") for parent in Path(path).parents)
-    return next(parent for parent in frozen if parent.name == "site-packages")
+    return next(parent for parent in frozen if parent.name == "site-packages").resolve()
 
 
 def _modules() -> set[Path]:
@@ -194,7 +196,7 @@ def _modules() -> set[Path]:
     library = next(path.parent for path in map(Path, source_paths("PYZ")) if path.name == "typing.py")
     with zipfile.ZipFile(FOLDER / "app" / "_internal" / "base_library.zip") as base:
         stored = {library / name.removesuffix("c") for name in base.namelist()}
-    return stored | {Path(path) for path in source_paths("PYZ") if path.endswith(".py")}
+    return stored | {Path(path).resolve() for path in source_paths("PYZ") if path.endswith(".py")}
 
 
 @functools.cache
@@ -211,7 +213,7 @@ def _taken_from(file: Path) -> Path | None:
     inside = FOLDER / "app" / "_internal"
     name = str(file.relative_to(inside)) if file.is_relative_to(inside) else ""
     if name in collected:
-        path = Path(collected[name])
+        path = Path(collected[name]).resolve()  # freeze.py links to what is Debian's
         made = path.is_relative_to(ROOT) and "site-packages" not in path.parts
         return None if made else path
     if ".so" not in file.name:

@@ -1,11 +1,12 @@
 """What was frozen is tried, through the binary itself: the end of `make binary`. Standard library only.
 
 For each form: version, check, demo, UDP, SIGTERM within 100 ms. For the single file, whatever of it is
-killed: no process and no folder is left.
+killed: no process and no folder is left. For the folder, certificates and TLS with what is in it (trial.py).
 """
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-DIST: Final = Path(__file__).resolve().parent.parent / "dist"
+ROOT: Final = Path(__file__).resolve().parent.parent
+DIST: Final = ROOT / "dist"
+TRIAL: Final = ROOT / ".cache" / "freeze" / "work" / "portway" / "trial"
 
 PATIENCE: Final = 20.0
 GONE_WITHIN: Final = 2.0
@@ -41,6 +44,7 @@ def main(version: str) -> None:
             datagrams(program)
             prompt_end(program)
         demo(DIST / "portway")
+        certificates(DIST / "folder")
         for killed in PROCESSES:
             nothing_left(DIST / "portway", killed)
         killed_while_unpacking(DIST / "portway")
@@ -70,6 +74,24 @@ def demo(program: Path) -> None:
     assert (status, "Everything arrived as it was sent." in out) == (0, True), (
         f"demo ended with {status}: {said}"
     )
+
+
+def certificates(folder: Path) -> None:
+    """An authority, a request, a certificate, and TLS 1.3 between two that have one, by what was frozen.
+
+    Started as the launcher starts the program, beside a link to its modules and libraries.
+    """
+    (loader,) = (folder / "lib").iterdir()
+    with tempfile.TemporaryDirectory(prefix="selftest-") as place:
+        internal, trial = Path(place, "_internal"), Path(place, "trial")
+        internal.symlink_to(folder / "app" / "_internal")
+        shutil.copy(TRIAL, trial)
+        done = subprocess.run(
+            [loader, "--library-path", internal.resolve(), "--argv0", trial, trial],
+            env={"_PYI_ARCHIVE_FILE": str(trial), "_PYI_PARENT_PROCESS_LEVEL": "-1"},
+            capture_output=True, text=True, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, f"{TRIAL.name} ended with {done.returncode}: {done.stderr}"
 
 
 def datagrams(program: Path) -> None:

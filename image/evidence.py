@@ -81,7 +81,7 @@ def modules(sources: Mapping[str, str], base: Path) -> Iterator[str]:
     for name in sorted({*sources, *starting}):
         if name not in importers:
             raise SystemExit(f"contents: nothing imports the module {name}")
-        yield f"{_package(sources.get(name, '')):<12}{name:<40}  {importers[name]}\n"
+        yield f"{_package(sources.get(name, '')):<14}{name:<40}  {importers[name]}\n"
 
 
 def _package(source: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import program
 from tests.e2e import needs
 from tests.e2e.gateway import Gateway, children, rule, ruleset, state, wait_for, workers_of
 from tests.e2e.peers import (
@@ -305,3 +306,15 @@ def test_load_is_spread() -> None:
         taken = [(len(_sockets(pid)) - before) / 2 for pid, before in zip(gateway.workers, idle, strict=True)]
         assert sum(taken) == 200
         assert min(taken) >= 40, taken
+
+
+def test_without_a_tunnel_there_is_no_openssl() -> None:
+    """Neither master nor worker loads what TLS and certificates need: 15 MB, and 100 ms before it listens."""
+    with Gateway.start(ruleset(rule("web", 9))) as gateway:
+        for pid in (gateway.process.pid, *gateway.workers):
+            mapped = Path(f"/proc/{pid}/maps").read_text()
+            assert "/msgspec/_core." in mapped
+            for name in ("libssl", "_ssl", "cryptography", "_cffi_backend"):
+                assert f"/{name}" not in mapped, name
+            # The interpreter of the source has digests of OpenSSL's, which the frozen one does without.
+            assert program.under_test == "source" or "/libcrypto" not in mapped

@@ -30,9 +30,11 @@ def test_what_is_frozen_is_named_and_what_builds_is_not(found: list[Part]) -> No
     """Dependencies, interpreter, loader, libraries and PyInstaller's bootloader are there; pip is not."""
     python = {part.name for part in found if part.registry is Registry.PYPI}
     assert {"click", "msgspec", "structlog", "tomlkit", "pyinstaller"} <= python
+    assert not python & {"cryptography", "cffi", "pycparser"}, "these are Debian's"
     assert not python & {"pip", "setuptools", "altgraph", "packaging", "pyinstaller-hooks-contrib"}
     debian = {part.name for part in found if part.registry is Registry.DEBIAN}
     assert {"libc6", "libssl3", "libpython3.11", "libpython3.11-stdlib", "zlib1g", "libexpat1"} <= debian
+    assert {"python3-cryptography", "python3-cffi-backend", "libgcc-s1"} <= debian
     static = {part.source[0] for part in found if part.form is Form.SINGLE}
     assert static == {"glibc", "libzstd", "gcc-12"}
 

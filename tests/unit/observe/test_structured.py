@@ -14,6 +14,14 @@ def test_a_gateway_loads_neither_asyncio_nor_rich() -> None:
     assert _run(code).strip() == "set()"
 
 
+def test_no_verb_that_runs_a_gateway_loads_tls() -> None:
+    """TLS and certificates wait for a ruleset with a tunnel: 15 MB in each process, and 100 ms at start."""
+    verbs = "run", "forward", "reload", "status", "check"
+    code = f"import sys, importlib; [importlib.import_module('appliance.cli.' + verb) for verb in {verbs}];"
+    code += "print({'ssl', 'cryptography'} & set(sys.modules))"
+    assert _run(code).strip() == "set()"
+
+
 def test_whoever_imports_asyncio_afterwards_gets_it() -> None:
     """The empty module that structlog was given is nobody else's."""
     assert _run("import appliance.observe.log, asyncio; print(asyncio.run.__name__)").strip() == "run"
