@@ -21,6 +21,8 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Final
 
+from build.freeze import DISTRIBUTION
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 DIST: Final = ROOT / "dist"
 FOLDER: Final = DIST / "folder"
@@ -188,7 +190,7 @@ class Installed:
 
 def _site_packages() -> Path:
     frozen = (parent for path in source_paths("PYZ") for parent in Path(path).parents)
-    return next(parent for parent in frozen if parent.name == "site-packages").resolve()
+    return next(parent for parent in frozen if parent.name == "site-packages")
 
 
 def _modules() -> set[Path]:
@@ -196,7 +198,13 @@ def _modules() -> set[Path]:
     library = next(path.parent for path in map(Path, source_paths("PYZ")) if path.name == "typing.py")
     with zipfile.ZipFile(FOLDER / "app" / "_internal" / "base_library.zip") as base:
         stored = {library / name.removesuffix("c") for name in base.namelist()}
-    return stored | {Path(path).resolve() for path in source_paths("PYZ") if path.endswith(".py")}
+    return stored | {_itself(path) for path in source_paths("PYZ") if path.endswith(".py")}
+
+
+def _itself(path: str) -> Path:
+    """Name the file of Debian's that freeze.py has put a link to, or the file as it is named."""
+    real = Path(path).resolve()
+    return real if real.is_relative_to(DISTRIBUTION) else Path(path)
 
 
 @functools.cache
@@ -213,7 +221,7 @@ def _taken_from(file: Path) -> Path | None:
     inside = FOLDER / "app" / "_internal"
     name = str(file.relative_to(inside)) if file.is_relative_to(inside) else ""
     if name in collected:
-        path = Path(collected[name]).resolve()  # freeze.py links to what is Debian's
+        path = _itself(collected[name])
         made = path.is_relative_to(ROOT) and "site-packages" not in path.parts
         return None if made else path
     if ".so" not in file.name:

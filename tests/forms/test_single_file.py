@@ -10,7 +10,7 @@ import pytest
 from appliance import __version__
 from tests.e2e import needs
 from tests.e2e.datagram_peers import free_ports
-from tests.e2e.gateway import PATIENCE, wait_for
+from tests.e2e.gateway import PATIENCE, wait_for, workers_of
 from tests.e2e.peers import is_refused
 from tests.program import program
 
@@ -93,6 +93,7 @@ def test_closed_standard_fds(tmp_path: Path) -> None:
     process = subprocess.Popen(["sh", "-c", script], env={**os.environ, "TMPDIR": str(tmp_path)})
     try:
         wait_for("it listens", lambda: not is_refused(("127.0.0.1", port)))
+        wait_for("it hears signals", lambda: workers_of(process.pid))
         links = {os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in (0, 1, 2)}  # noqa: PTH115  no file
         assert links == {"/dev/null"}
     finally:
