@@ -21,6 +21,7 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Final
 
+from build.crates import linked
 from build.freeze import DISTRIBUTION
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -56,6 +57,7 @@ class Registry(StrEnum):
 
     PYPI = "pypi"
     DEBIAN = "deb"
+    CARGO = "cargo"
 
 
 class Form(StrEnum):
@@ -88,8 +90,8 @@ class Part:
     @property
     def purl(self) -> str:
         """The package URL (purl-spec)."""
-        if self.registry is Registry.PYPI:
-            return f"pkg:pypi/{self.name.lower()}@{self.version}"
+        if self.registry is not Registry.DEBIAN:
+            return f"pkg:{self.registry}/{self.name.lower()}@{self.version}"
         arch = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
         return f"pkg:deb/debian/{self.name}@{self.version.replace('+', '%2B')}?arch={arch}&distro=debian-12"
 
@@ -114,7 +116,14 @@ def parts() -> list[Part]:
         python.part(bootloader, {}),
         *debian(Form.FOLDER, {path for path in paths if not path.is_relative_to(ROOT)}, origins),
         *debian(Form.SINGLE, {_output_path("gcc", f"-print-file-name={name}") for name in STATIC}, {}),
+        *_crates(),
     ]
+
+
+def _crates() -> Iterator[Part]:
+    for one in linked(sorted(FOLDER.rglob("*.so"))):
+        none: tuple[str, str] = ("", "")
+        yield Part(Form.FOLDER, Registry.CARGO, one.name, one.version, none, one.licence, (one.text,), "", ())
 
 
 def debian(form: Form, paths: Iterable[Path], origins: dict[Path, str]) -> Iterator[Part]:

@@ -35,6 +35,7 @@ def test_what_is_frozen_is_named_and_what_builds_is_not(found: list[Part]) -> No
     debian = {part.name for part in found if part.registry is Registry.DEBIAN}
     assert {"libc6", "libssl3", "libpython3.11", "libpython3.11-stdlib", "zlib1g", "libexpat1"} <= debian
     assert {"python3-cryptography", "python3-cffi-backend", "libgcc-s1"} <= debian
+    assert {"asn1", "pyo3", "std"} <= {part.name for part in found if part.registry is Registry.CARGO}
     static = {part.source[0] for part in found if part.form is Form.SINGLE}
     assert static == {"glibc", "libzstd", "gcc-12"}
 
