@@ -309,7 +309,7 @@ def test_load_is_spread() -> None:
 
 
 def test_without_a_tunnel_there_is_no_openssl() -> None:
-    """Neither master nor worker loads what TLS and certificates need: 15 MB, and 100 ms before it listens."""
+    """Neither master nor worker loads what TLS and certificates need: 9 MB, and 100 ms before it listens."""
     with Gateway.start(ruleset(rule("web", 9))) as gateway:
         for pid in (gateway.process.pid, *gateway.workers):
             mapped = Path(f"/proc/{pid}/maps").read_text()

@@ -15,7 +15,7 @@ def test_a_gateway_loads_neither_asyncio_nor_rich() -> None:
 
 
 def test_no_verb_that_runs_a_gateway_loads_tls() -> None:
-    """TLS and certificates wait for a ruleset with a tunnel: 15 MB in each process, and 100 ms at start."""
+    """TLS and certificates wait for a ruleset with a tunnel: 9 MB in each process, and 100 ms at start."""
     verbs = "run", "forward", "reload", "status", "check"
     code = f"import sys, importlib; [importlib.import_module('appliance.cli.' + verb) for verb in {verbs}];"
     code += "print({'ssl', 'cryptography'} & set(sys.modules))"
