@@ -20,6 +20,7 @@ VERBS: Final = {
     "check": "check",
     "status": "status",
     "reload": "reload",
+    "agent": "agent",
     "schema": "schema",
     "install": "install",
     "uninstall": "uninstall",

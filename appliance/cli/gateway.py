@@ -18,6 +18,7 @@ from appliance.supervisor.generation import Loaded, Reread, cannot_reload
 from appliance.supervisor.master import Master
 from appliance.supervisor.process import open_standard_fds, raise_fd_limit
 from appliance.supervisor.status import RulesetStatus
+from appliance.supervisor.tunnels import Plan, gateway_plan
 
 MOST_TOLD: Final = 10
 """How many refusals are printed: what keeps 60,000 ports from being bound is mostly one thing."""
@@ -66,17 +67,34 @@ def serve(
         if binder.refused:
             tell(binder.refused)
             return 1
+        plan = _plan(ruleset, workers)
         for unused in binder.unused:
             complain(f"no rule listens on the inherited {_address(unused)}")
             unused.close()
-        with _admin_listener(ruleset.gateway.admin or admin) as listening:
-            return Master(ruleset, binder, workers, origin, listening, reread).run()
+        with admin_listener(ruleset.gateway.admin or admin) as listening:
+            return Master(ruleset, binder, workers, origin, listening, reread, plan).run()
     finally:
         binder.close()  # also when interrupted: a unix socket leaves no file behind
 
 
+def _plan(ruleset: Ruleset, workers: int) -> Plan | None:
+    """Prepare the tunnels, or end the program with status 1."""
+    try:
+        return gateway_plan(ruleset, workers)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        what, hint = (
+            f"{where}{error.strerror or error}",
+            "[tunnel] state is a directory of the gateway's user",
+        )
+    except ValueError as error:
+        what, hint = str(error), None
+    complain(f"cannot prepare tunnels: {what}", hint)
+    raise SystemExit(1) from None
+
+
 @contextmanager
-def _admin_listener(address: str | None) -> Iterator[socket.socket | None]:
+def admin_listener(address: str | None) -> Iterator[socket.socket | None]:
     """Listen on the admin socket while the block runs, or end the program with status 1."""
     if address is None:
         yield None

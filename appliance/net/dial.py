@@ -9,7 +9,7 @@ nothing and pushes back on it by itself.
 """
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from socket import AF_UNIX, MSG_PEEK
 from typing import Final, Protocol
 
@@ -72,7 +72,7 @@ class Dialer(Protocol):
 class Upstream:
     """A rule's set of endpoints, dialled round-robin, the next one tried when a dial fails."""
 
-    __slots__ = ("_balance", "connect_timeout", "reactor", "resolver")
+    __slots__ = ("_balance", "connect_timeout", "permits", "reactor", "resolver")
 
     def __init__(
         self,
@@ -85,6 +85,8 @@ class Upstream:
         self.resolver = resolver
         self.connect_timeout = connect_timeout
         """Seconds for each endpoint."""
+        self.permits: Callable[[Endpoint], bool] | None = None
+        """Says whether an address may be dialled, where not all may that a name resolves to."""
         self._balance = RoundRobin([target_of(target) for target in targets])
 
     def dial(self, caller: Caller) -> "Attempt":
@@ -184,6 +186,10 @@ class Attempt:
         """Start connecting; False when this endpoint failed at once."""
         self.attempts += 1
         self.endpoint = endpoint
+        permits = self._upstream.permits
+        if permits is not None and not permits(endpoint):
+            self._cause = Cause.AGENT_DENIED
+            return False
         try:
             connection = Socket(endpoint.family, STREAM)
         except OSError as error:

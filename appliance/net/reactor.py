@@ -105,6 +105,10 @@ class Reactor:
         """Give a watched fd to another handler, without a system call."""
         self._handlers[fd] = handler
 
+    def nudge(self, fd: int) -> None:
+        """Hand IN to the fd's handler: it has bytes to read that epoll does not know of."""
+        self._handlers[fd].on_event(IN)
+
     def forget(self, fd: int, close: Callable[[], object]) -> None:
         """Drop the fd's handler now, and close it at the end of the turn (see the theory, 1 and 2)."""
         self._handlers[fd] = _FORGOTTEN

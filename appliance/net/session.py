@@ -19,7 +19,7 @@ from appliance.net.dial import Dialer, Dialling
 from appliance.net.reactor import IN
 from appliance.net.relay import Direction, Relay
 from appliance.net.sealed import SealedDirection
-from appliance.net.sockets import Endpoint, Sealed, Socket, abort_on_close, keep_alive
+from appliance.net.sockets import Endpoint, Sealed, Socket, abort_on_close, keep_alive, peer_text
 from appliance.outcome import Cause, Stage
 
 # Constants, because looking a member up in an Enum costs 0.1 us (CPython 3.11: through a descriptor).
@@ -53,17 +53,26 @@ class Sessions:
 class Route:
     """A rule at one of its listeners: what every session accepted there has in common."""
 
-    __slots__ = ("dialer", "idle_timeout", "listener", "relay", "rule", "sessions")
+    __slots__ = ("agent", "dialer", "idle_timeout", "listener", "relay", "rule", "sessions")
 
     def __init__(
-        self, rule: str, listener: str, dialer: Dialer, idle_timeout: float, relay: Relay, sessions: Sessions
+        self,
+        rule: str,
+        listener: str,
+        dialer: Dialer,
+        idle_timeout: float,
+        relay: Relay,
+        sessions: Sessions,
+        agent: str = "",
     ) -> None:
+        """`agent` is the name of the one that carries the sessions, where one does."""
         self.rule = rule
         self.listener = listener
         self.dialer = dialer
         self.idle_timeout = idle_timeout
         self.relay = relay
         self.sessions = sessions
+        self.agent = agent
 
 
 class Session:
@@ -76,6 +85,7 @@ class Session:
         "attempts",
         "bytes_down",
         "bytes_up",
+        "carrier",
         "cause",
         "client",
         "connect_seconds",
@@ -119,6 +129,8 @@ class Session:
         self._is_kept_alive = False
         self.id = ""
         """Given when somebody asks for it; the record does."""
+        self.carrier: set[Session] | None = None
+        """Those that a tunnel's link carries, this one among them."""
         self.lost: Cause | None = None
         """A side was reset, and what it had sent before is still on its way to the other one."""
         sessions = route.sessions
@@ -194,6 +206,10 @@ class Session:
     def _side_lost(self, direction: Direction, *, as_sink: bool) -> Cause:
         return Cause.CLIENT_RESET if (direction is self.up) is not as_sink else Cause.ENDPOINT_RESET
 
+    def client_text(self) -> str:
+        """Write who the client is, as in the log."""
+        return peer_text(self.peer)
+
     # -- time -----------------------------------------------------------------------------------------
 
     def on_deadline(self, now: float) -> None:
@@ -243,7 +259,7 @@ class Session:
             self._leave_dial(self.dialling)
         client, connection = self.client, self.connection
         if cause is not CLIENT_EOF and cause is not ENDPOINT_EOF:  # neither side is told that all is well
-            abort_on_close(client)
+            self.abort_client()
             if connection is not None:
                 abort_on_close(connection)
         reactor.forget(client.fileno(), client.close)
@@ -251,9 +267,15 @@ class Session:
             reactor.forget(connection.fileno(), connection.close)
         sessions = self.route.sessions
         sessions.live.discard(self)
+        if self.carrier is not None:
+            self.carrier.discard(self)
         up, down = self.up, self.down
         if up is not None and down is not None:
             self.bytes_up = up.stop()
             self.bytes_down = down.stop()
             self.up = self.down = None
         sessions.on_end(self)
+
+    def abort_client(self) -> None:
+        """Make the client's close a reset."""
+        abort_on_close(self.client)

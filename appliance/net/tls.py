@@ -66,7 +66,7 @@ class _Records(Protocol):
     def write(self, data: bytes | memoryview, /) -> int: ...
     def pending(self) -> int: ...
     def shutdown(self) -> object: ...
-    def getpeercert(self, der: bool, /) -> bytes | None: ...
+    def getpeercert(self, der: bool, /) -> bytes | dict[str, object] | None: ...
     def selected_alpn_protocol(self) -> str | None: ...
 
 
@@ -146,9 +146,10 @@ class TlsSocket(Sealed, Socket):
         """The application protocol agreed on (ALPN)."""
         return self._records.selected_alpn_protocol()
 
-    def certificate(self) -> bytes | None:
-        """Give the peer's certificate (DER)."""
-        return self._records.getpeercert(True)
+    def getpeercert(self) -> dict[str, object]:
+        """Give the peer's certificate, as `ssl.SSLSocket` does."""
+        found = self._records.getpeercert(False)
+        return found if isinstance(found, dict) else {}
 
     # -- bytes ----------------------------------------------------------------------------------------
 

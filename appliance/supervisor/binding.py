@@ -39,6 +39,7 @@ from appliance.net.sockets import (
     remove_stale,
 )
 from appliance.ruleset import Protocol, Rule, Ruleset
+from appliance.supervisor.tunnels import TUNNEL, tunnel_rules
 from appliance.values import ListenAddress
 
 FIRST_INHERITED: Final = 3
@@ -80,7 +81,8 @@ class Refusal:
     def what(self) -> str:
         """Say what failed."""
         where = f"{self.address}/udp" if self.protocol is Protocol.UDP else self.address
-        return f'rule "{self.rule}": cannot listen on {where}: {_reason(self.error)}'
+        whose = self.rule if self.rule == TUNNEL else f'rule "{self.rule}"'
+        return f"{whose}: cannot listen on {where}: {_reason(self.error)}"
 
     @property
     def hint(self) -> str | None:
@@ -173,7 +175,7 @@ class Binder:
 
     def bind(self, ruleset: Ruleset) -> None:
         """Bind every address; look at `refused` afterwards. On a refusal the caller closes what was bound."""
-        for rule in ruleset.rules:
+        for rule in (*ruleset.rules, *tunnel_rules(ruleset)):
             for address in rule.listen:
                 for offset in range(address.port_count):
                     self._bind_one(rule, _one(address, offset), offset)

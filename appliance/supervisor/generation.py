@@ -13,6 +13,7 @@ from appliance.ruleset import Ruleset
 from appliance.supervisor.binding import Binder
 from appliance.supervisor.place import Place
 from appliance.supervisor.status import Failure, Reloaded, RulesetStatus
+from appliance.supervisor.tunnels import Plan
 
 TALLY_SLOTS: Final = 1 << 17
 """Keys that a worker may count under: rules, and clients, of which there are no more than flows; those are
@@ -27,6 +28,8 @@ class Generation:
     origin: RulesetStatus
     binder: Binder
     workers: int
+    plan: Plan | None = None
+    """Its tunnels."""
     is_retired: bool = False
     """Another one has taken its place: its workers drain."""
     places: list[Place] = field(init=False)

@@ -17,6 +17,10 @@ PORTS_USED: Final = 0.9
 """Flows take at most so much of the host's ephemeral ports: each has one, and others need some, too."""
 
 
+MOST_TUNNEL_FDS: Final = 4096
+"""Fds for strangers at the tunnel's port, control channels, and data channels that are ready."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one worker takes at the same time; 0 of a kind that no rule carries."""
@@ -33,7 +37,12 @@ def pipe_limit(fds: int) -> int:
     return min(MOST_PIPES, fds // 16)
 
 
-def limits(fds: int, listeners: int, ports: int, *, tcp: bool, udp: bool) -> Limits:
+def tunnel_fds(fds: int) -> int:
+    """How many of its fds a worker keeps for what tunnels have beside sessions: an eighth."""
+    return min(MOST_TUNNEL_FDS, fds // 8)
+
+
+def limits(fds: int, listeners: int, ports: int, *, tcp: bool, udp: bool, tunnels: bool = False) -> Limits:
     """Share out what a worker of so many fds, and of so many ephemeral ports, has beside its listeners.
 
     A session takes two fds, a flow takes one. Where a ruleset has both, each kind gets half: a flood of the
@@ -41,6 +50,8 @@ def limits(fds: int, listeners: int, ports: int, *, tcp: bool, udp: bool) -> Lim
     """
     pipes = pipe_limit(fds) if tcp else 0
     room = fds - SPARE_FDS - listeners - 2 * pipes
+    if tunnels:
+        room -= tunnel_fds(fds)
     if tcp and udp:
         room //= 2
     sessions = max(1, room // 2) if tcp else 0

@@ -34,10 +34,12 @@ from appliance.supervisor.census import Census
 from appliance.supervisor.generation import Generation, Reload, Reread, cannot_reload
 from appliance.supervisor.journal import Journal
 from appliance.supervisor.notify import ALIVE, notify, watchdog_pause
-from appliance.supervisor.orders import Cut, Drain, Line, Load, Order, Ready, line_pair, packed
+from appliance.supervisor.orders import Cut, Drain, Line, Links, Load, Order, Ready, line_pair, packed
 from appliance.supervisor.place import Place
 from appliance.supervisor.repeated import Repeated
+from appliance.supervisor.roll import Roll
 from appliance.supervisor.status import Failure, Reloaded, RulesetStatus, State
+from appliance.supervisor.tunnels import Plan, gateway_plan
 from appliance.supervisor.worker import Worker
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -79,12 +81,14 @@ class Master:
         origin: RulesetStatus,
         admin: socket.socket | None = None,
         reread: Reread = cannot_reload,
+        plan: Plan | None = None,
     ) -> None:
         """`binder` has bound every address of the ruleset for `workers` workers, `admin` listens.
 
-        `reread` gives the ruleset as it is by now, or why it cannot be had.
+        `reread` gives the ruleset as it is by now, or why it cannot be had. `plan` is what tunnels are made
+        of, of a gateway that has some, or of an agent.
         """
-        self._generation = Generation(ruleset, origin, binder, workers)
+        self._generation = Generation(ruleset, origin, binder, workers, plan)
         self._former: list[Generation] = []
         """Those that a reload has replaced, and that still serve or drain; the latest first."""
         self._asked: list[Callable[[], None]] = []
@@ -96,7 +100,12 @@ class Master:
         self._reactor = Reactor(self._report_fault)
         self._journal = Journal(self._reactor, self._log)
         self._census = Census(self._reactor, self._generation, self._state)
-        verbs = {"status": self._census.status, "reload": self._asked_to_reload}
+        self._roll = Roll(self._reactor, lambda: self._generation)
+        verbs = {
+            "status": self._census.status,
+            "reload": self._asked_to_reload,
+            "agents": self._roll.agents,
+        }
         self._admin = None if admin is None else Admin(self._reactor, admin, verbs)
         self._stops = 0
         self._is_announced = False
@@ -275,11 +284,19 @@ class Master:
         binder = Binder(workers, former=binders)
         binder.bind(ruleset)
         refused = binder.refused[0].what if binder.refused else ""
+        begun, plan = None, None
         try:
-            begun = None if refused else Generation(ruleset, origin, binder, workers)
+            if not refused:
+                plan = gateway_plan(ruleset, workers)
+                begun = Generation(ruleset, origin, binder, workers, plan)
+        except ValueError as error:
+            refused = str(error)
         except OSError as error:
-            begun, refused = None, f"no memory for {workers} workers: {error.strerror}"
+            what = "tunnels" if plan is None else "workers"
+            refused = f"cannot prepare {what}: {error.strerror or error}"
         if begun is None:
+            if plan is not None:
+                plan.close()
             binder.release(bound for each in binders for bound in each.bound)
             return Failure(refused)
         before = {bound.sockets[0] for bound in former.binder.bound}
@@ -327,6 +344,9 @@ class Master:
         return packed(bound.sockets[0] in sockets for bound in former.binder.bound)
 
     def _forget_former(self) -> None:
+        for each in self._former:
+            if each.is_retired and not each.is_alive and each.plan is not None:
+                each.plan.close()
         self._former = [each for each in self._former if not each.is_retired or each.is_alive]
 
     # -- workers --------------------------------------------------------------------------------------
@@ -400,6 +420,8 @@ class Master:
             for each in self._generations:
                 for listening in each.binder.sockets() - mine:
                     listening.close()
+                if each is not generation and each.plan is not None:
+                    each.plan.close()
             # What exists by now lives as long as the process: no collection need look at it again, nor
             # write into pages that are shared with the master.
             gc.freeze()
@@ -411,6 +433,7 @@ class Master:
                 make_log(STDOUT),
                 generation.ruleset.gateway.drain_timeout,
                 memoryview(generation.tally),
+                generation.plan,
             ).run()
             status = 0
         except BaseException:  # noqa: BLE001  whatever it is, the master's stack is not ours to unwind
@@ -428,9 +451,13 @@ class Master:
                 place.is_ready = place.is_asked = False
                 place.sessions = place.flows = 0
                 self._census.lost(place)
+                self._roll.lost(place)
             return
         if isinstance(message, Load):
             self._census.heard(place, message)
+            return
+        if isinstance(message, Links):
+            self._roll.heard(place, message)
             return
         assert isinstance(message, Ready)
         place.is_ready = True

@@ -10,6 +10,8 @@ from contextlib import suppress
 
 import msgspec
 
+from appliance.supervisor.status import AgentLink
+
 
 class Drain(msgspec.Struct, tag="drain", frozen=True):
     """Master to worker: accept no more, let the sessions end, cut what is left."""
@@ -36,6 +38,22 @@ class Load(msgspec.Struct, tag="load", frozen=True):
     flows: int
 
 
+class AskLinks(msgspec.Struct, tag="ask_links", frozen=True):
+    """Master to worker: say which agents are connected to you."""
+
+    number: int
+    """Of the question."""
+
+
+class Links(msgspec.Struct, tag="links", frozen=True):
+    """Worker to master, asked: the control channels it has, or some of them."""
+
+    number: int
+    links: tuple[AgentLink, ...]
+    has_more: bool
+    """There is another message for the rest."""
+
+
 class Ready(msgspec.Struct, tag="ready", frozen=True):
     """Worker to master: every listener accepts."""
 
@@ -45,8 +63,8 @@ class Ready(msgspec.Struct, tag="ready", frozen=True):
     """How many UDP flows; 0 where no rule carries UDP."""
 
 
-Order = Drain | Cut | Ask
-Message = Drain | Cut | Ask | Load | Ready
+Order = Drain | Cut | Ask | AskLinks
+Message = Drain | Cut | Ask | AskLinks | Load | Links | Ready
 
 
 def packed(answers: Iterable[bool]) -> bytes:

@@ -19,7 +19,7 @@ def session_record(session: Session, ago: float) -> SessionRecord:
         session.id,
         route.rule,
         "tcp",
-        peer_text(session.peer),
+        session.client_text(),
         route.listener,
         UNSET if endpoint is None else endpoint.text,
         session.stage,
@@ -33,6 +33,7 @@ def session_record(session: Session, ago: float) -> SessionRecord:
         UNSET if first_byte is None else milliseconds(first_byte - accepted),
         milliseconds(session.ended - accepted),
         attempts if attempts > 1 else UNSET,
+        route.agent or UNSET,
     )
 
 

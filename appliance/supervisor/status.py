@@ -110,3 +110,23 @@ class Reloaded(Struct, frozen=True):
     kept: int
     opened: int
     closed: int
+
+
+class AgentLink(Struct, frozen=True, kw_only=True):
+    """One control channel of an agent."""
+
+    agent: str
+    serial: str
+    peer: str
+    since: str
+    worker: int
+    ready: int
+    sessions: int
+    rtt_ms: float | None
+    version: str
+
+
+class Agents(Struct, frozen=True):
+    """The agents that are connected."""
+
+    links: tuple[AgentLink, ...]

@@ -12,7 +12,7 @@ from typing import Final
 
 from appliance.net.contact import DatagramUpstream
 from appliance.net.datagram import DatagramListener
-from appliance.net.dial import Upstream
+from appliance.net.dial import Dialer, Upstream
 from appliance.net.flow import Flow
 from appliance.net.flow_route import Datagrams, FlowRoute
 from appliance.net.listener import Listener
@@ -32,10 +32,12 @@ from appliance.ruleset import Protocol, Rule
 from appliance.supervisor.binding import Bound
 from appliance.supervisor.journal import Journal
 from appliance.supervisor.limits import limits
-from appliance.supervisor.orders import Ask, Cut, Drain, Line, Load, Ready, unpacked
+from appliance.supervisor.orders import Ask, AskLinks, Cut, Drain, Line, Links, Load, Ready, unpacked
 from appliance.supervisor.process import local_ports
 from appliance.supervisor.records import flow_record, session_record
 from appliance.supervisor.repeated import Repeated
+from appliance.supervisor.tunnel_log import told_links
+from appliance.supervisor.tunnels import TUNNEL, Plan
 
 LOOK_AT_DROPS: Final = 10.0
 """Seconds between two looks at what the kernel dropped at UDP listeners."""
@@ -58,14 +60,19 @@ class Worker:
         log: Log,
         drain_timeout: float,
         tally: memoryview,
+        plan: Plan | None = None,
     ) -> None:
-        """`tally` is the memory in which `workers` workers count flows together (`policy.tally`)."""
-        self._index = index
+        """`tally` is the memory in which `workers` workers count flows together (`policy.tally`).
+
+        `plan` is what tunnels are made of, of a gateway that has some, or of an agent.
+        """
+        self.index = index
+        self.workers = workers
         self._line = line
         self._drain_timeout = drain_timeout
         self._draining = False
         self.reactor = Reactor(self._report_fault)
-        self._journal = Journal(self.reactor, log, self._write_records)
+        self.journal = Journal(self.reactor, log, self._write_records)
         self._ended: list[Session | Flow] = []
         """Those whose record is still to be written."""
         self._ids = Ids(secrets.randbits(WORKER_BITS))
@@ -80,18 +87,27 @@ class Worker:
             fds,
             len(listening),
             local_ports() // workers,
-            tcp=Protocol.TCP in protocols,
-            udp=Protocol.UDP in protocols,
+            tcp=Protocol.TCP in protocols or plan is not None,
+            udp=Protocol.UDP in protocols or (plan is not None and plan.is_agent),
+            tunnels=plan is not None,
         )
         self.sessions = Sessions(self.limits.sessions, self._has_ended)
         self.relay = Relay(self.reactor, PipePool(self.limits.pipes))
         self.flows: FlowTable[Flow] = FlowTable(self.limits.flows, Tally(tally, workers, index))
         self.datagrams = Datagrams(self.reactor, self.flows, self._has_ended, self.limits.spare_flows)
-        self._resolver = Resolver(self.reactor, self._resolve_failed)
+        self.resolver = Resolver(self.reactor, self._resolve_failed)
+        self.gateway = None if plan is None else plan.gateway(self)
+        self.agent = None if plan is None else plan.agent(self)
         self._upstreams: dict[tuple[str, int], Upstream] = {}
         self._datagram_upstreams: dict[tuple[str, int], DatagramUpstream] = {}
+        if self.gateway is not None:
+            for one, mine in listening:
+                if one.rule.name == TUNNEL:
+                    self.gateway.listen(mine)
         self.listeners = [
-            self._listener(one, mine) for one, mine in listening if one.protocol is Protocol.TCP
+            self._listener(one, mine)
+            for one, mine in listening
+            if one.protocol is Protocol.TCP and one.rule.name != TUNNEL
         ]
         self.datagram_listeners = [
             self._datagram_listener(one, mine) for one, mine in listening if one.protocol is Protocol.UDP
@@ -105,10 +121,11 @@ class Worker:
         route = Route(
             rule.name,
             bound.address,
-            self._upstream(rule, bound.offset),
+            self._dialer(rule, bound.offset),
             rule.idle_timeout,
             self.relay,
             self.sessions,
+            rule.via or "",
         )
         return Listener(self.reactor, mine, route, self, shared=bound.shared)
 
@@ -126,12 +143,22 @@ class Worker:
         )
         return DatagramListener(mine, route, is_first=mine is bound.sockets[0])
 
+    def _dialer(self, rule: Rule, offset: int) -> Dialer:
+        """Give the way to a rule's endpoints: from here, or through an agent."""
+        if rule.via is None:
+            return self._upstream(rule, offset)
+        assert self.gateway is not None  # the checks have seen to it
+        return self.gateway.dialer(rule, offset, self._new_id)
+
+    def _new_id(self) -> str:
+        return self._ids.next(wall_clock())
+
     def _upstream(self, rule: Rule, offset: int) -> Upstream:
         """Give the dialer of a rule: one for all its listeners, unless each has an endpoint of its own."""
         key = _upstream_key(rule, offset)
         if key not in self._upstreams:
             targets = [to.at(offset) for to in rule.to]
-            self._upstreams[key] = Upstream(self.reactor, self._resolver, targets, rule.connect_timeout)
+            self._upstreams[key] = Upstream(self.reactor, self.resolver, targets, rule.connect_timeout)
         return self._upstreams[key]
 
     def _datagram_upstream(self, rule: Rule, offset: int) -> DatagramUpstream:
@@ -139,7 +166,7 @@ class Worker:
         if key not in self._datagram_upstreams:
             targets = [to.at(offset) for to in rule.to]
             self._datagram_upstreams[key] = DatagramUpstream(
-                self.reactor, self._resolver, targets, rule.connect_timeout
+                self.reactor, self.resolver, targets, rule.connect_timeout
             )
         return self._datagram_upstreams[key]
 
@@ -150,11 +177,13 @@ class Worker:
         self._line.say(Ready(self.limits.sessions, self.limits.flows))
         if self.datagram_listeners:
             Repeated(self.reactor, LOOK_AT_DROPS, self._report_drops)
+        if self.agent is not None:
+            self.agent.start()
         self.reactor.run()
         self._report_drops()
         for receiver in self.datagram_listeners:
             receiver.close()
-        self._journal.close()
+        self.journal.close()
         self.reactor.close()
 
     def on_event(self, events: int) -> None:  # noqa: ARG002  the line knows one event
@@ -173,7 +202,10 @@ class Worker:
                 self.drain(self._drain_timeout)
             case Ask():
                 self._line.say(Load(len(self.sessions.live), self.flows.count))
-            case Load() | Ready():
+            case AskLinks(number=number):
+                for message in told_links(self.gateway, number, self.index):
+                    self._line.say(message)
+            case Load() | Links() | Ready():
                 pass
 
     def drain(self, within: float, replaced: bytes | None = None) -> None:
@@ -194,6 +226,10 @@ class Worker:
         if replaced is not None:
             self._report_drops()  # the next ones are the others' to report
             self._leave_datagrams(replaced)
+        if self.gateway is not None:
+            self.gateway.drain()
+        if self.agent is not None:
+            self.agent.drain()
         self.reactor.arm(self.reactor.now + within, self)
         if self.flows.count:
             Repeated(self.reactor, LOOK_FOR_QUIET, self._cut_quiet)
@@ -238,7 +274,7 @@ class Worker:
     def _has_ended(self, ended: Session | Flow) -> None:
         """Note down that there is a record to write."""
         self._ended.append(ended)
-        self._journal.wrote()
+        self.journal.wrote()
         if self._draining:
             self._end_when_empty()
 
@@ -273,10 +309,10 @@ class Worker:
                     Event.DATAGRAMS_DROPPED,
                     rule=listener.route.rule,
                     listener=listener.route.listener,
-                    worker=self._index,
+                    worker=self.index,
                     count=count,
                 )
-                self._journal.wrote()
+                self.journal.wrote()
 
     def listener_paused(self, listener: Listener, error: str) -> None:
         """Report that a listener does not accept for now."""
@@ -285,9 +321,9 @@ class Worker:
             rule=listener.route.rule,
             listener=listener.route.listener,
             error=error,
-            worker=self._index,
+            worker=self.index,
         )
-        self._journal.wrote()
+        self.journal.wrote()
 
     def listener_resumed(self, listener: Listener) -> None:
         """Report that a listener accepts again."""
@@ -295,17 +331,17 @@ class Worker:
             Event.LISTENER_RESUMED,
             rule=listener.route.rule,
             listener=listener.route.listener,
-            worker=self._index,
+            worker=self.index,
         )
-        self._journal.wrote()
+        self.journal.wrote()
 
     def _resolve_failed(self, name: str, error: str) -> None:
-        self._log.warning(Event.RESOLVE_FAILED, name=name, error=error, worker=self._index)
-        self._journal.wrote()
+        self._log.warning(Event.RESOLVE_FAILED, name=name, error=error, worker=self.index)
+        self.journal.wrote()
 
     def _report_fault(self, fault: BaseException) -> None:
-        self._log.error(Event.INTERNAL_ERROR, exc_info=fault, worker=self._index)
-        self._journal.wrote()
+        self._log.error(Event.INTERNAL_ERROR, exc_info=fault, worker=self.index)
+        self.journal.wrote()
 
 
 def _upstream_key(rule: Rule, offset: int) -> tuple[str, int]:

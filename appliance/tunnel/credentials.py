@@ -3,7 +3,7 @@
 import os
 import ssl
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from appliance.outcome import Refusal
 from appliance.tunnel.authority import GATEWAY_NAME, Authority
@@ -103,7 +103,22 @@ def _load(context: ssl.SSLContext, certificate: str, key: str) -> None:
         context.load_cert_chain(f"/proc/self/fd/{fd}", password="")
 
 
-def peer_of(tls: ssl.SSLSocket | ssl.SSLObject) -> tuple[str, str]:
+class Shown(Protocol):
+    """A connection on which a certificate was shown: `net.tls.TlsSocket`, `ssl.SSLSocket`."""
+
+    def getpeercert(self) -> Any:
+        """Give it, as `ssl` does."""
+
+
+def why(error: OSError) -> str:
+    """Say in a few words why a connection that was secured, or to be, has ended."""
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    if isinstance(cause, ssl.SSLError):
+        return f"{refusal_of(cause)}: {cause.reason or cause}"
+    return error.strerror or str(error)
+
+
+def peer_of(tls: Shown) -> tuple[str, str]:
     """Give the name and the serial (as `state` has it) of the certificate that the other side showed.
 
     It is verified: a handshake with anybody else has failed. Raises ValueError where it is none of ours.

@@ -138,10 +138,9 @@ class Pong(msgspec.Struct, tag="pong", frozen=True):
 
 
 class Want(msgspec.Struct, tag="want", frozen=True):
-    """Gateway to agent: how many data channels to keep ready, and how many to make beside them, now."""
+    """Gateway to agent: how many data channels to keep ready from now on."""
 
     ready: Count
-    now: Count
 
 
 class Renew(msgspec.Struct, tag="renew", frozen=True):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 from msgspec import UNSET
 
 from appliance.net.flow import ClientAddress, Flow
-from appliance.net.sockets import Endpoint
+from appliance.net.sockets import Endpoint, peer_text
 from appliance.outcome import Cause, Drop, Stage
 from appliance.supervisor.records import flow_record, session_record
 
@@ -21,6 +21,7 @@ WHERE = Endpoint(int(socket.AF_INET), ("10.0.0.5", 53), "10.0.0.5:53")
 class Route:
     rule: str = "dns"
     listener: str = "0.0.0.0:53"
+    agent: str = ""
 
 
 @dataclass
@@ -65,6 +66,9 @@ class EndedSession:
     bytes_up: int = 1204
     bytes_down: int = 90811
     attempts: int = 1
+
+    def client_text(self) -> str:
+        return peer_text(self.peer)
 
     def record(self, ago: float = 0.25) -> dict[str, object]:
         made = session_record(cast("Session", self), ago)

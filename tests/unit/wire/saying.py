@@ -53,7 +53,7 @@ OF_GATEWAY: Final[tuple[messages.FromGateway, ...]] = (
     messages.Refused(cause="stale", message="a newer one is there", retry=True),
     messages.Ping(number=1),
     messages.Pong(number=2),
-    messages.Want(ready=8, now=2),
+    messages.Want(ready=8),
     messages.Renewed(certificate=CERTIFICATE, expires=1790000000.0),
     messages.Bye(reason="replaced"),
 )

@@ -1,0 +1,171 @@
+"""The agent's end of the tunnels, in one worker: a way to accept sessions that came in at a gateway.
+
+Theory of operation
+-------------------
+Each worker dials by itself and carries what is opened on its data channels; workers share nothing but the
+join file. An Open makes an ordinary `Session` whose client is the data channel: dialled, relayed, logged and
+ended like one that a listener accepted.
+"""
+
+import secrets
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from appliance.net.dial import Upstream
+from appliance.net.reactor import Reactor
+from appliance.net.relay import Relay
+from appliance.net.resolve import Resolver
+from appliance.net.session import Route, Sessions
+from appliance.net.sockets import Socket
+from appliance.outcome import Cause
+from appliance.tunnel.carried import CarriedSession
+from appliance.tunnel.dialout import Target
+from appliance.tunnel.home import Home
+from appliance.tunnel.identity import Identity
+from appliance.tunnel.reach import Reach
+from appliance.values import AllowedTarget, Misread, TargetAddress
+from appliance.wire.messages import Open, Welcome
+
+MOST_ROUTES: Final = 4096
+
+CHANNEL_IDLE: Final = 60.0
+"""Seconds by which a session may be idle longer here than at the gateway, whose time-out is the rule's."""
+
+
+class Journal(Protocol):
+    """Who writes down how an agent fares."""
+
+    def tunnel_up(self, home: Home, peer: str, welcome: Welcome) -> None:
+        """There is a control channel."""
+
+    def tunnel_down(self, home: Home, why: str, pause: float, *, in_order: bool) -> None:
+        """A control channel has ended, or could not be made."""
+
+    def certificate_renewed(self, agent: str, serial: str) -> None:
+        """There is a new certificate."""
+
+    def trouble(self, message: str, error: str) -> None:
+        """Something an operator should know."""
+
+
+class Agent:
+    """The tunnels of one worker of an agent."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        resolver: Resolver,
+        relay: Relay,
+        sessions: Sessions,
+        identities: Sequence[Identity],
+        allow_to: Sequence[AllowedTarget] | None,
+        journal: Journal,
+        *,
+        instance: str,
+        worker: int,
+        workers: int,
+    ) -> None:
+        """`allow_to` is what this host's operator lets it reach, beside what the join files say."""
+        self.reactor = reactor
+        self.resolver = resolver
+        self.journal = journal
+        self.instance = instance
+        self.worker = worker
+        self.workers = workers
+        self._relay = relay
+        self._sessions = sessions
+        self._allow_to = allow_to
+        self._generation = 0
+        self._routes: dict[tuple[object, ...], Route] = {}
+        self._homes = [
+            Home(self, identity, Target(gateway, identity.proxy))
+            for identity in identities
+            for gateway in identity.gateways
+        ]
+        for identity in identities:
+            identity.serve(self, [home for home in self._homes if home.identity is identity])
+
+    def start(self) -> None:
+        """Dial every gateway."""
+        for home in self._homes:
+            home.start()
+
+    def next_generation(self) -> int:
+        """Count a control channel."""
+        self._generation += 1
+        return self._generation
+
+    def carry(self, order: Open, connection: Socket, welcome: Welcome, home: Home) -> None:
+        """Carry a session that was opened on a data channel, whose fd is in the epoll set."""
+        self.reactor.unwatch(connection.fileno())
+        target, reach = _target(order.to), None
+        if target is not None:
+            bounds = [self._allow_to, home.identity.allow_to, _allowed(welcome.allow_to)]
+            reach = Reach(target, bounds)
+        route = self._route(order, target, reach, home)
+        session = CarriedSession(route, connection, order)
+        if reach is None or reach.is_denied:
+            session.refuse(Cause.AGENT_DENIED)
+        else:
+            session.start()
+
+    def _route(self, order: Open, target: TargetAddress | None, reach: Reach | None, home: Home) -> Route:
+        key = (
+            order.rule,
+            order.to,
+            order.connect_timeout,
+            order.idle_timeout,
+            home,
+            reach is None or reach.is_settled,
+        )
+        route = self._routes.get(key)
+        if route is None:
+            if len(self._routes) >= MOST_ROUTES:
+                self._routes.clear()
+            targets = [] if target is None else [target]
+            upstream = Upstream(self.reactor, self.resolver, targets, order.connect_timeout)
+            route = Route(
+                order.rule,
+                str(home.target.gateway),
+                upstream,
+                order.idle_timeout + CHANNEL_IDLE,
+                self._relay,
+                self._sessions,
+                home.identity.name,
+            )
+            if reach is not None and not reach.is_settled:
+                upstream.permits = reach.permits
+            else:
+                self._routes[key] = route
+        return route
+
+    def drain(self) -> None:
+        """Serve what there is, and nothing new."""
+        for home in self._homes:
+            home.close()
+
+
+def _target(text: str) -> TargetAddress | None:
+    try:
+        target = TargetAddress.parse(text)
+    except Misread:
+        return None
+    return target if target.port_count == 1 else None
+
+
+def _allowed(texts: list[str] | None) -> list[AllowedTarget] | None:
+    """Read the gateway's list; what cannot be read allows nothing."""
+    if texts is None:
+        return None
+    allowed = []
+    for text in texts:
+        try:
+            allowed.append(AllowedTarget.parse(text))
+        except Misread:
+            continue
+    return allowed
+
+
+def new_instance() -> str:
+    """Name this process."""
+    return secrets.token_hex(16)

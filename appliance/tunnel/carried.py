@@ -1,0 +1,53 @@
+"""A session on the agent: its client side is a data channel that the gateway has opened a session on."""
+
+from appliance.net.session import Route, Session
+from appliance.net.sockets import Endpoint, Socket
+from appliance.outcome import Cause
+from appliance.tunnel.messages import Messages
+from appliance.wire.messages import Failed, Limit, Open, Opened
+
+
+class CarriedSession(Session):
+    """As any session, but that the gateway is told how the dial went, before anything else."""
+
+    __slots__ = ("_is_told",)
+
+    def __init__(self, route: Route, channel: Socket, order: Open) -> None:
+        super().__init__(route, channel, order.client)
+        self.id = order.session
+        self._is_told = False
+
+    def dialled(self, connection: Socket, endpoint: Endpoint, *, watched: bool) -> None:
+        """Tell the gateway, and relay."""
+        try:
+            self._tell(Opened(endpoint.text))
+        except OSError:
+            self.connection = connection
+            self.end(Cause.CLIENT_RESET)
+            return
+        super().dialled(connection, endpoint, watched=watched)
+
+    def dial_failed(self, cause: Cause) -> None:
+        """Tell the gateway, and end."""
+        self.refuse(cause)
+
+    def refuse(self, cause: Cause) -> None:
+        """Have the gateway know why there is no endpoint, and end."""
+        try:
+            self._tell(Failed(cause))
+            self._is_told = True
+        except OSError:
+            pass
+        self.end(cause)
+
+    def _tell(self, message: Opened | Failed) -> None:
+        Messages(self.route.relay.reactor, self.client, Limit.DATA).say_whole(message)
+
+    def client_text(self) -> str:
+        """Write who the client is, as the gateway says."""
+        return str(self.peer)
+
+    def abort_client(self) -> None:
+        """Reset the channel, unless the gateway has been told: a reset would overtake that."""
+        if not self._is_told:
+            super().abort_client()

@@ -1,0 +1,216 @@
+"""A control channel's data channels, on the agent: some being made, some ready.
+
+`want` of them are kept; one that is used is made up for at once. Those that cannot be made are tried again
+after a pause, while the control channel lives.
+"""
+
+import random
+from typing import TYPE_CHECKING, Final
+
+from appliance.net.sockets import Endpoint, Socket
+from appliance.tunnel.backoff import Backoff
+from appliance.tunnel.link import proof_of
+from appliance.tunnel.messages import ClosedError, Messages
+from appliance.wire.messages import OPEN, VERSION, Attach, Limit, MessageError, Open, Welcome
+from appliance.wire.plain import prelude
+
+if TYPE_CHECKING:
+    from appliance.tunnel.uplink import Uplink
+
+MOST_AT_ONCE: Final = 64
+"""Data channels that are made at the same time."""
+
+
+class Supply:
+    """The data channels of one control channel."""
+
+    __slots__ = (
+        "_backoff",
+        "_is_over",
+        "_making",
+        "_number",
+        "_ready",
+        "_slot",
+        "_uplink",
+        "_want",
+        "_welcome",
+    )
+
+    def __init__(self, uplink: "Uplink", welcome: Welcome) -> None:
+        self._uplink = uplink
+        self._welcome = welcome
+        self._want = welcome.ready
+        self._making: set[Making] = set()
+        self._ready: set[Waiting] = set()
+        self._number = 0
+        self._is_over = False
+        self._slot: int | None = None
+        self._backoff = Backoff(random.random)
+
+    def want(self, ready: int) -> None:
+        """Keep so many."""
+        self._want = ready
+        self.fill()
+
+    def fill(self) -> None:
+        """Make what is missing."""
+        if self._is_over or self._slot is not None:
+            return
+        missing = self._want - len(self._ready) - len(self._making)
+        for _ in range(min(missing, MOST_AT_ONCE - len(self._making))):
+            making = Making(self)
+            self._making.add(making)
+            making.go()
+            if self._is_paused():
+                return
+
+    def _is_paused(self) -> bool:
+        return self._slot is not None
+
+    # -- as those that are made call it ---------------------------------------------------------------
+
+    def attach(self) -> Attach:
+        """Make the first message of the next data channel."""
+        self._number += 1
+        proof = proof_of(self._welcome.secret, self._welcome.link, self._number)
+        return Attach(version=VERSION, link=self._welcome.link, number=self._number, proof=proof)
+
+    @property
+    def uplink(self) -> "Uplink":
+        """The control channel."""
+        return self._uplink
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether data channels are."""
+        return self._welcome.encryption != "none"
+
+    @property
+    def prelude(self) -> bytes:
+        """What a data channel that is not encrypted begins with."""
+        return prelude(self._welcome.worker)
+
+    @property
+    def worker(self) -> int:
+        """Which of the gateway's workers they belong to."""
+        return self._welcome.worker
+
+    def made(self, making: "Making", connection: Socket) -> None:
+        """One is ready."""
+        self._making.discard(making)
+        self._backoff.reset()
+        waiting = Waiting(self, connection)
+        self._ready.add(waiting)
+        self._uplink.reactor.hand_over(connection.fileno(), waiting)
+        self.fill()
+
+    def not_made(self, making: "Making") -> None:
+        """One could not be made: wait a while."""
+        self._making.discard(making)
+        self._pause()
+
+    def _pause(self) -> None:
+        if not self._is_over and self._slot is None:
+            reactor = self._uplink.reactor
+            self._slot = reactor.arm(reactor.now + self._backoff.next(), self)
+
+    def on_deadline(self, now: float) -> None:  # noqa: ARG002  as the timers call it
+        """Try again."""
+        self._slot = None
+        self.fill()
+
+    def opened(self, waiting: "Waiting", order: Open) -> None:
+        """One is used."""
+        self._ready.discard(waiting)
+        self._uplink.carry(order, waiting.messages.connection, self._welcome)
+        self.fill()
+
+    def closed(self, waiting: "Waiting") -> None:
+        """The gateway, or something on the way, has closed one that was ready."""
+        self._ready.discard(waiting)
+        if len(self._ready) + len(self._making) < self._want:
+            self._pause()
+
+    def leave(self) -> None:
+        """Make no more; those that are ready may be used yet."""
+        self._is_over = True
+        for making in tuple(self._making):
+            making.abandon()
+        self._making.clear()
+
+    def close(self) -> None:
+        """Close those that are not used."""
+        self.leave()
+        if self._slot is not None:
+            self._uplink.reactor.timers.cancel(self._slot, self)
+        for waiting in tuple(self._ready):
+            waiting.close()
+        self._ready.clear()
+
+    def on_fault(self) -> None:
+        """A fault has been reported; the next try may go well."""
+
+
+class Making:
+    """A data channel that is being made."""
+
+    __slots__ = ("_dialout", "_supply")
+
+    def __init__(self, supply: Supply) -> None:
+        self._supply = supply
+        self._dialout = supply.uplink.dialout(
+            self, supply.worker, prelude=None if supply.is_encrypted else supply.prelude
+        )
+
+    def go(self) -> None:
+        """Begin."""
+        self._dialout.go()
+
+    def reached(self, connection: Socket, endpoint: Endpoint) -> None:  # noqa: ARG002  it is the uplink's
+        """The gateway is there: say whose channel this is."""
+        reactor = self._supply.uplink.reactor
+        try:
+            Messages(reactor, connection, Limit.DATA).say_whole(self._supply.attach())
+        except OSError:
+            reactor.forget(connection.fileno(), connection.close)
+            self._supply.not_made(self)
+            return
+        self._supply.made(self, connection)
+
+    def unreached(self, why: str) -> None:  # noqa: ARG002  the control channel's end will tell
+        """It could not be made."""
+        self._supply.not_made(self)
+
+    def abandon(self) -> None:
+        """Give it up."""
+        self._dialout.abandon()
+
+
+class Waiting:
+    """A data channel that is ready; the handler of its fd."""
+
+    __slots__ = ("_supply", "messages")
+
+    def __init__(self, supply: Supply, connection: Socket) -> None:
+        self._supply = supply
+        self.messages = Messages(supply.uplink.reactor, connection, Limit.DATA)
+
+    def on_event(self, events: int) -> None:  # noqa: ARG002  what there is, reading tells
+        """Take the gateway's Open, or see that it has closed."""
+        try:
+            order = self.messages.take(OPEN)
+        except (ClosedError, MessageError, OSError):
+            self.close()
+            self._supply.closed(self)
+            return
+        if order is not None:
+            self._supply.opened(self, order)
+
+    def close(self) -> None:
+        """Close it."""
+        connection = self.messages.connection
+        self._supply.uplink.reactor.forget(connection.fileno(), connection.close)
+
+    def on_fault(self) -> None:
+        """Close it: its handler raised."""
+        self.close()
