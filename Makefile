@@ -10,11 +10,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check test test-image bench binary image vm release artefacts sign publish reproduce
+.PHONY: help setup run demo check test test-image bench bench-tunnel binary image vm release artefacts sign publish reproduce
 .PHONY: lint-workflows reference lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/portway.done ## Make .venv/bin/portway
 
@@ -44,6 +44,11 @@ test-image: $(FORMS) $(VENV)/dev.done ## What is built: one suite over every for
 bench: $(VENV)/dev.done ## Portway beside nginx, HAProxy and socat on this machine: dist/bench.json
 	tests/setup-peers
 	$(BIN)/python -m bench
+
+bench-tunnel: $(VENV)/dev.done ## Its tunnel beside frp, rathole and ssh -R: dist/bench-tunnel.json
+	tests/setup-peers
+	bench/tunnel/setup-peers
+	$(BIN)/python -m bench.tunnel
 
 binary: ## The frozen program: dist/portway, one file; dist/portway-*.tar.gz, a folder
 	build/setup-tools

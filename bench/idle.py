@@ -61,7 +61,7 @@ def _exchange(sender: socket.socket, receiver: socket.socket) -> None:
         got += piece
 
 
-def _open(entry: Address, endpoint: socket.socket, count: int, held: ExitStack) -> None:
+def open_sessions(entry: Address, endpoint: socket.socket, count: int, held: ExitStack) -> None:
     """Open `count` sessions through `entry`, each with some bytes passed both ways."""
     for _ in range(count):
         client = held.enter_context(socket.create_connection(entry, timeout=TIMEOUT_S))
@@ -73,7 +73,8 @@ def _open(entry: Address, endpoint: socket.socket, count: int, held: ExitStack) 
         _exchange(server, client)
 
 
-def _steady_caches(*, forks: bool) -> dict[str, int]:
+def steady_caches(*, forks: bool) -> dict[str, int]:
+    """Read the slab caches once they no longer change, or after a while; none for who may not read them."""
     deadline = time.monotonic() + STEADY_DEADLINE_S
     caches = read_caches(forks=forks)
     while time.monotonic() < deadline:
@@ -87,11 +88,11 @@ def _steady_caches(*, forks: bool) -> dict[str, int]:
 def _hold(relay: Running, entry: Address, endpoint: socket.socket, sessions: int, warm: int) -> Held:
     with ExitStack() as held:
         try:
-            _open(entry, endpoint, warm, held)
-            caches, user = _steady_caches(forks=relay.kind.forks), _resting_user_bytes(relay)
-            _open(entry, endpoint, sessions, held)
+            open_sessions(entry, endpoint, warm, held)
+            caches, user = steady_caches(forks=relay.kind.forks), _resting_user_bytes(relay)
+            open_sessions(entry, endpoint, sessions, held)
             user = _resting_user_bytes(relay) - user
-            return Held(sessions, user, grown(caches, _steady_caches(forks=relay.kind.forks)))
+            return Held(sessions, user, grown(caches, steady_caches(forks=relay.kind.forks)))
         except OSError as error:
             raise FailedError(f"idle sessions: {error}") from error
 

@@ -96,7 +96,8 @@ class Results:
     quiet: Mapping[str, float] = field(default_factory=dict)
 
 
-def _latencies(load: str) -> tuple[Metric, ...]:
+def latencies(load: str) -> tuple[Metric, ...]:
+    """Name the two latencies of a load, in microseconds."""
     return (
         Metric(f"{load}_p50", "p50", "µs", 0),
         Metric(f"{load}_p99", "p99", "µs", 0),
@@ -117,7 +118,7 @@ def _datagrams(metric: str, title: str) -> Section:
             Metric(f"{metric}_rate", "there and back", "1/s", 0, more_is_better=True),
             Metric(f"{metric}_cpu", "relay CPU", "µs each way", 2),
             Metric(f"{metric}_busy", "of its core", "%", 0, ranked=False),
-            *_latencies(metric),
+            *latencies(metric),
         ),
         udp=True,
     )
@@ -134,7 +135,7 @@ SECTIONS = (
         (
             Metric("requests_rate", "requests", "1/s", 0, more_is_better=True),
             Metric("requests_cpu", "relay CPU", "µs each", 1),
-            *_latencies("requests"),
+            *latencies("requests"),
         ),
     ),
     Section(
@@ -142,7 +143,7 @@ SECTIONS = (
         (
             Metric("single_rate", "requests", "1/s", 0, more_is_better=True),
             Metric("single_cpu", "relay CPU", "µs each", 1),
-            *_latencies("single"),
+            *latencies("single"),
         ),
     ),
     Section(
@@ -150,7 +151,7 @@ SECTIONS = (
         (
             Metric("connections_rate", "connections", "1/s", 0, more_is_better=True),
             Metric("connections_cpu", "relay CPU", "µs each", 1),
-            *_latencies("connections"),
+            *latencies("connections"),
         ),
     ),
     Section(
@@ -172,7 +173,7 @@ SECTIONS = (
             Metric("flows_rate", "flows", "1/s", 0, more_is_better=True),
             Metric("flows_cpu", "relay CPU", "µs each", 1),
             Metric("flows_busy", "of its core", "%", 0, ranked=False),
-            *_latencies("flows"),
+            *latencies("flows"),
         ),
         udp=True,
     ),
@@ -255,14 +256,15 @@ def _doubt(target: Target, against: str | None, samples: Samples) -> str:
     return f"in doubt: cores {' and '.join(f'{share:.0f} %' for share in shares)} busy"
 
 
-def _cell(metric: Metric, value: Value | None) -> tuple[str, str, str]:
+def cell(metric: Metric, value: Value | None) -> tuple[str, str, str]:
+    """Write a value, its spread and its ratio, each as a cell of the table."""
     if value is None:
         return "-", "", ""
     ratio = "" if value.ratio is None else f"{value.ratio:.2f}x"
     return f"{value.median:.{metric.digits}f}", f"±{value.spread:.0%}", ratio
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Align the first column to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -291,14 +293,14 @@ def _section(section: Section, results: Results) -> list[str]:
     rows = [
         [
             KINDS[key].title,
-            *(text for metric, measured in columns for text in _cell(metric, measured.get(key))),
+            *(text for metric, measured in columns for text in cell(metric, measured.get(key))),
         ]
         for key in results.relays
     ]
     for key, row in zip(results.relays, rows, strict=True):
         if section.udp and KINDS[key].no_udp:
             row[1] = "no part"
-    return [*_aligned([head, *rows]), ""]
+    return [*aligned([head, *rows]), ""]
 
 
 def _no_part(results: Results) -> dict[str, str]:
@@ -330,7 +332,7 @@ def _target_row(item: Verdict) -> list[str]:
 
 def _target_lines(results: Results) -> list[str]:
     head = ["Target for Portway", "against", "limit", "reached", "", ""]
-    return [*_aligned([head, *(_target_row(verdict(target, results.samples)) for target in TARGETS)]), ""]
+    return [*aligned([head, *(_target_row(verdict(target, results.samples)) for target in TARGETS)]), ""]
 
 
 def cache_lines(results: Results, least: float = 16.0) -> list[str]:
@@ -343,10 +345,11 @@ def cache_lines(results: Results, least: float = 16.0) -> list[str]:
     shown = sorted((name for name, size in most.items() if size >= least), key=lambda name: -most[name])
     head = ["Kernel bytes per idle session", *(title for title, _ in caches)]
     rows = [[name, *(f"{sizes.get(name, 0.0):.0f}" for _, sizes in caches)] for name in shown]
-    return [*_aligned([head, *rows]), ""]
+    return [*aligned([head, *rows]), ""]
 
 
-def _quiet_lines(quiet: Mapping[str, float]) -> list[str]:
+def quiet_lines(quiet: Mapping[str, float]) -> list[str]:
+    """Tell how quiet the machine was, where that is known."""
     if not quiet:
         return []
     share = f"{quiet['others_median']:.1%} of the machine (at most {quiet['others_most']:.1%})"
@@ -361,7 +364,7 @@ def table(results: Results, *, detail: bool) -> str:
     lines += cache_lines(results) if detail and results.caches else []
     lines += _target_lines(results)
     lines += ["Medians of the repetitions; ± the farthest of them; the ratio is to the best peer's median."]
-    lines += _quiet_lines(results.quiet)
+    lines += quiet_lines(results.quiet)
     lines += [f"NO PART    {KINDS[key].title}, UDP: {reason}" for key, reason in _no_part(results).items()]
     lines += [f"ABSENT     {name}: {reason}" for name, reason in results.absent.items()]
     lines += [f"DISCARDED  {text}" for text in results.discarded]

@@ -78,9 +78,10 @@ class Run:
             for repetition in range(repetitions):
                 for load in loads:
                     say(f"repetition {repetition + 1} of {repetitions}: {load}")
-                    self._load(load, rotated(parts[load], repetition))
+                    self.load(load, rotated(parts[load], repetition))
 
-    def _load(self, load: str, kinds: Sequence[Kind]) -> None:
+    def load(self, load: str, kinds: Sequence[Kind]) -> None:
+        """Measure some relays under a load, in this order; what does not run clean is discarded and named."""
         for kind in kinds:
             if kind.key in self.failed:
                 continue
@@ -98,19 +99,25 @@ class Run:
 
     def _undisturbed(self, kind: Kind, load: str) -> Numbers:
         """Measure, again while others used the machine; of the attempts the least disturbed one counts."""
-        attempts = [self._measured(kind, load)]
+        attempts = [self.measured(kind, load)]
         while self.spare and attempts[-1][1] > DISTURBED and len(attempts) < ATTEMPTS:
             self.spare -= 1
             self.repeated += 1
-            attempts.append(self._measured(kind, load))
+            attempts.append(self.measured(kind, load))
         numbers, share = min(attempts, key=lambda attempt: attempt[1])
         self.others.append(share)
         return numbers
 
-    def _measured(self, kind: Kind, load: str) -> tuple[Numbers, float]:
+    def next_turn(self) -> int:
+        """Count the starts: each takes other addresses."""
         self._turn += 1
-        directory = self.directory / f"{self._turn:04d}-{kind.key}-{load}"
-        with running(kind, self.bench.ways(self._turn, load), directory, self.bench.cores) as relay:
+        return self._turn
+
+    def measured(self, kind: Kind, load: str) -> tuple[Numbers, float]:
+        """Start a relay anew and measure it: its numbers, and others' part of the machine meanwhile."""
+        turn = self.next_turn()
+        directory = self.directory / f"{turn:04d}-{kind.key}-{load}"
+        with running(kind, self.bench.ways(turn, load), directory, self.bench.cores) as relay:
             disturbance = Disturbance()
             numbers = self._idle(relay) if load == IDLE else MEASURES[load](self.bench, relay)
             return numbers, disturbance.share()
