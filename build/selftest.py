@@ -27,7 +27,9 @@ GONE_WITHIN: Final = 2.0
 """Seconds after which nothing may be left of a program that ends or was killed."""
 
 ENDS_WITHIN: Final = 0.1
-"""Seconds from SIGTERM to the end of a gateway without sessions; the best of three, as others may be busy."""
+"""Seconds from SIGTERM to the end of a gateway without sessions; the best of some, as others may be busy."""
+
+TRIES: Final = 10
 
 PROCESSES: Final = ("master", "sweeper", "worker")
 
@@ -77,7 +79,7 @@ def demo(program: Path) -> None:
 
 
 def certificates(folder: Path) -> None:
-    """An authority, a request, a certificate, and TLS 1.3 between two that have one, by what was frozen.
+    """An authority, an agent's certificate and its renewal, and TLS 1.3 between the two, by what was frozen.
 
     Started as the launcher starts the program, beside a link to its modules and libraries.
     """
@@ -110,14 +112,16 @@ def datagrams(program: Path) -> None:
 def prompt_end(program: Path) -> None:
     """SIGTERM ends a gateway at once, with status 0."""
     took = []
-    for _ in range(3):
+    for _ in range(TRIES):
         with gateway(program) as started:
             at = time.monotonic()
             started.process.terminate()
             status = started.process.wait(PATIENCE)
             took.append(time.monotonic() - at)
         assert status == 0, f"{program}: SIGTERM ended it with {status}"
-    assert min(took) < ENDS_WITHIN, f"{program}: SIGTERM took {min(took) * 1e3:.0f} ms at best"
+        if took[-1] < ENDS_WITHIN:
+            return
+    raise AssertionError(f"{program}: SIGTERM took {min(took) * 1e3:.0f} ms at best")
 
 
 def nothing_left(program: Path, killed: str) -> None:
