@@ -78,4 +78,4 @@ def main(now: float) -> None:
 
 
 if __name__ == "__main__":
-    main(wall_clock())
+    main(float(int(wall_clock())))  # a file tells whole seconds
