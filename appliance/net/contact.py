@@ -6,7 +6,7 @@ address needs none.
 """
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from appliance.net.datagram_sockets import DATAGRAM, report_errors
@@ -30,10 +30,52 @@ class Caller(Protocol):
         """No endpoint is left; the cause is the last one's."""
 
 
+class Way(Protocol):
+    """One flow's way to an endpoint, while there may be another one to go to."""
+
+    attempts: int
+    """How many endpoints it went to."""
+    deadline: float
+    """When what is waited for takes too long."""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is another endpoint to go to."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the caller is told later, by the deadline."""
+
+    def go(self) -> None:
+        """Go to the next endpoint; the caller is told, perhaps later."""
+
+    def timed_out(self) -> None:
+        """The deadline has passed."""
+
+    def abandon(self) -> None:
+        """The flow has ended, or will wait no longer."""
+
+    def eject(self, endpoint: Endpoint) -> None:
+        """Note that an endpoint failed."""
+
+    def answered(self, endpoint: Endpoint) -> None:
+        """Note that an endpoint is there."""
+
+
+class Ways(Protocol):
+    """How the flows of a rule reach its endpoints: from here, or through an agent."""
+
+    only: Endpoint | None
+    """The one address there is, and needs no way to it; None where there is a choice, a name, an agent."""
+
+    def contact(self, caller: "Caller") -> Way:
+        """Begin a flow's way."""
+
+
 class DatagramUpstream:
     """A rule's endpoints, as flows use them: in turn, those that failed lately last."""
 
-    __slots__ = ("_balance", "connect_timeout", "ejection", "only", "reactor", "resolver")
+    __slots__ = ("_balance", "connect_timeout", "ejection", "only", "permits", "reactor", "resolver")
 
     def __init__(
         self,
@@ -47,6 +89,8 @@ class DatagramUpstream:
         self.resolver = resolver
         self.connect_timeout = connect_timeout
         """Seconds that a name may take to resolve."""
+        self.permits: Callable[[Endpoint], bool] | None = None
+        """Says whether an address may be used, where not all may that a name resolves to."""
         self.ejection: Ejection[Endpoint | Name] = Ejection()
         self.only = known[0] if len(known) == 1 and isinstance(known[0], Endpoint) else None
         """The one address there is; None where there is a choice, or a name."""
@@ -109,6 +153,9 @@ class Contact:
             target, self._left = self._left[0], self._left[1:]
             if isinstance(target, Endpoint):
                 self.attempts += 1
+                if self._upstream.permits is not None and not self._upstream.permits(target):
+                    self._cause = Cause.AGENT_DENIED
+                    continue
                 found = connected(target, reports=True)
                 if not isinstance(found, Cause):
                     self._caller.reached(found, target)

@@ -26,7 +26,7 @@ from collections.abc import Callable, Hashable
 from typing import Final, Protocol
 
 from appliance.net.burst import Burst
-from appliance.net.contact import Contact, connected
+from appliance.net.contact import Way, connected
 from appliance.net.datagram_sockets import (
     drop_cause,
     endpoint_lost,
@@ -157,7 +157,7 @@ class Flow:
         self.segments = True
         """No way on has refused a train yet."""
         self.sense: Sense | None = None
-        self._contact: Contact | None = None
+        self._contact: Way | None = None
         self._held: list[bytes] | None = None
         self._last: bytes | None = None
         """The last datagram sent, while it may have to be sent again to another endpoint."""
@@ -184,7 +184,7 @@ class Flow:
         else:
             self.reached(found, only)
 
-    def _go(self, contact: Contact) -> None:
+    def _go(self, contact: Way) -> None:
         contact.go()
         if contact.waits:
             self._rearm(contact.deadline)

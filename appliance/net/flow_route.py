@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from appliance.net.contact import DatagramUpstream
+from appliance.net.contact import Ways
 from appliance.net.datagram_sockets import BUFFER_BYTES
 from appliance.net.reactor import Reactor
 from appliance.outcome import Cause
@@ -83,6 +83,7 @@ class FlowRoute:
     """A rule at one of its UDP listeners."""
 
     __slots__ = (
+        "agent",
         "datagrams",
         "flows",
         "idle_timeout",
@@ -97,13 +98,15 @@ class FlowRoute:
         self,
         rule: str,
         listener: str,
-        upstream: DatagramUpstream,
+        upstream: Ways,
         idle_timeout: float,
         responses: int,
         receive_buffer: int,
         flows: "RuleFlows[Flow]",
         datagrams: Datagrams,
+        agent: str = "",
     ) -> None:
+        """`agent` is the name of the one that carries the flows, where one does."""
         self.rule = rule
         self.listener = listener
         self.upstream = upstream
@@ -114,3 +117,4 @@ class FlowRoute:
         self.flows = flows
         """Those of the rule, at all its listeners."""
         self.datagrams = datagrams
+        self.agent = agent

@@ -62,4 +62,5 @@ def flow_record(flow: Flow, ago: float) -> SessionRecord:
         UNSET if first_answer is None else milliseconds(first_answer - opened),
         milliseconds(flow.ended - opened),
         attempts if attempts > 1 else UNSET,
+        route.agent or UNSET,
     )

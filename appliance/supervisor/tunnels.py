@@ -107,6 +107,7 @@ class AgentPlan:
             worker.resolver,
             worker.relay,
             worker.sessions,
+            worker.datagrams,
             self.identities,
             self.allow_to,
             TunnelLog(worker.journal, worker.index),

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterable
 from typing import Final
 
-from appliance.net.contact import DatagramUpstream
+from appliance.net.contact import DatagramUpstream, Ways
 from appliance.net.datagram import DatagramListener
 from appliance.net.dial import Dialer, Upstream
 from appliance.net.flow import Flow
@@ -134,12 +134,13 @@ class Worker:
         route = FlowRoute(
             rule.name,
             bound.address,
-            self._datagram_upstream(rule, bound.offset),
+            self._flows_way(rule, bound.offset),
             rule.flow_idle_timeout,
             rule.responses or 0,
             rule.receive_buffer,
             self.flows.rule(rule.name, rule.max_flows, rule.max_flows_per_client),
             self.datagrams,
+            rule.via or "",
         )
         return DatagramListener(mine, route, is_first=mine is bound.sockets[0])
 
@@ -160,6 +161,13 @@ class Worker:
             targets = [to.at(offset) for to in rule.to]
             self._upstreams[key] = Upstream(self.reactor, self.resolver, targets, rule.connect_timeout)
         return self._upstreams[key]
+
+    def _flows_way(self, rule: Rule, offset: int) -> Ways:
+        """Give the way of a rule's flows: from here, or through an agent."""
+        if rule.via is None:
+            return self._datagram_upstream(rule, offset)
+        assert self.gateway is not None  # the checks have seen to it
+        return self.gateway.flows(rule, offset, self._new_id, self.relay.buffer)
 
     def _datagram_upstream(self, rule: Rule, offset: int) -> DatagramUpstream:
         key = _upstream_key(rule, offset)

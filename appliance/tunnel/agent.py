@@ -11,7 +11,10 @@ import secrets
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from appliance.net.contact import DatagramUpstream
 from appliance.net.dial import Upstream
+from appliance.net.flow import ClientAddress
+from appliance.net.flow_route import Datagrams, FlowRoute
 from appliance.net.reactor import Reactor
 from appliance.net.relay import Relay
 from appliance.net.resolve import Resolver
@@ -19,6 +22,8 @@ from appliance.net.session import Route, Sessions
 from appliance.net.sockets import Socket
 from appliance.outcome import Cause
 from appliance.tunnel.carried import CarriedSession
+from appliance.tunnel.carried_flow import ChannelFront
+from appliance.tunnel.datagram_channel import DatagramChannel
 from appliance.tunnel.dialout import Target
 from appliance.tunnel.home import Home
 from appliance.tunnel.identity import Identity
@@ -30,6 +35,12 @@ MOST_ROUTES: Final = 4096
 
 CHANNEL_IDLE: Final = 60.0
 """Seconds by which a session may be idle longer here than at the gateway, whose time-out is the rule's."""
+
+FLOW_IDLE: Final = 10.0
+"""As above, for a flow."""
+
+RECEIVE_BUFFER: Final = 4 << 20
+"""Bytes that the kernel may hold of what an endpoint sends to a flow, where it sends much."""
 
 
 class Journal(Protocol):
@@ -57,6 +68,7 @@ class Agent:
         resolver: Resolver,
         relay: Relay,
         sessions: Sessions,
+        datagrams: Datagrams,
         identities: Sequence[Identity],
         allow_to: Sequence[AllowedTarget] | None,
         journal: Journal,
@@ -74,6 +86,7 @@ class Agent:
         self.workers = workers
         self._relay = relay
         self._sessions = sessions
+        self._datagrams = datagrams
         self._allow_to = allow_to
         self._generation = 0
         self._routes: dict[tuple[object, ...], Route] = {}
@@ -96,13 +109,16 @@ class Agent:
         return self._generation
 
     def carry(self, order: Open, connection: Socket, welcome: Welcome, home: Home) -> None:
-        """Carry a session that was opened on a data channel, whose fd is in the epoll set."""
-        self.reactor.unwatch(connection.fileno())
+        """Carry a session or flow that was opened on a data channel, whose fd is in the epoll set."""
         target, reach = _target(order.to), None
         if target is not None:
             bounds = [self._allow_to, home.identity.allow_to, _allowed(welcome.allow_to)]
             reach = Reach(target, bounds)
+        if order.protocol == "udp":
+            self._carry_flow(order, connection, target, reach, home)
+            return
         route = self._route(order, target, reach, home)
+        self.reactor.unwatch(connection.fileno())
         session = CarriedSession(route, connection, order)
         if reach is None or reach.is_denied:
             session.refuse(Cause.AGENT_DENIED)
@@ -139,10 +155,39 @@ class Agent:
                 self._routes[key] = route
         return route
 
+    def _carry_flow(
+        self, order: Open, connection: Socket, target: TargetAddress | None, reach: Reach | None, home: Home
+    ) -> None:
+        targets = [] if target is None else [target]
+        upstream = DatagramUpstream(self.reactor, self.resolver, targets, order.connect_timeout)
+        if reach is not None and not reach.is_settled:
+            upstream.permits = reach.permits
+        route = FlowRoute(
+            order.rule,
+            str(home.target.gateway),
+            upstream,
+            order.idle_timeout + FLOW_IDLE,
+            order.responses,
+            RECEIVE_BUFFER,
+            self._datagrams.table.rule(order.rule),
+            self._datagrams,
+            home.identity.name,
+        )
+        channel = DatagramChannel(self.reactor, connection, self._relay.buffer)
+        refusal = Cause.AGENT_DENIED if reach is None or reach.is_denied else None
+        ChannelFront(route, channel).begin(order, _client(order.client), connection, refusal)
+
     def drain(self) -> None:
         """Serve what there is, and nothing new."""
         for home in self._homes:
             home.close()
+
+
+def _client(text: str) -> ClientAddress:
+    """Take a client's address apart, as recvfrom(2) would have given it; anything else stays as it is."""
+    host, _, port = text.rpartition(":")
+    number = int(port) if port.isdecimal() else 0
+    return (host[1:-1], number, 0, 0) if host.startswith("[") else (host or text, number)
 
 
 def _target(text: str) -> TargetAddress | None:

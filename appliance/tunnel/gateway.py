@@ -30,6 +30,7 @@ from appliance.tunnel.authority import Authority
 from appliance.tunnel.carriage import ViaAgent
 from appliance.tunnel.crew import Crew
 from appliance.tunnel.door import Door, Stranger, Strangers
+from appliance.tunnel.flow_carriage import FlowsViaAgent
 from appliance.tunnel.link import Link
 from appliance.tunnel.messages import Messages
 from appliance.tunnel.passage import Passages
@@ -114,6 +115,11 @@ class Gateway:
         """Give the way to a rule's endpoints."""
         assert rule.via is not None
         return ViaAgent(self.reactor, self.crews[rule.via], rule, offset, new_id)
+
+    def flows(self, rule: Rule, offset: int, new_id: Callable[[], str], buffer: bytearray) -> FlowsViaAgent:
+        """Give the way of a rule's flows; channels read into `buffer`."""
+        assert rule.via is not None
+        return FlowsViaAgent(self.reactor, self.crews[rule.via], rule, offset, new_id, buffer)
 
     # -- as the door calls it -------------------------------------------------------------------------
 
