@@ -239,7 +239,7 @@ def requested_key(request: str) -> "ec.EllipticCurvePublicKey":
 
 
 def _record(name: str, now: float, valid: float, replaces: str = "") -> Record:
-    return Record(name=name, serial=_serial(), issued=now, expires=now + valid, replaces=replaces)
+    return Record(name=name, serial=_serial(), issued=now, expires=float(int(now + valid)), replaces=replaces)
 
 
 def _serial() -> str:

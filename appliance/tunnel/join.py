@@ -41,7 +41,9 @@ _PEM: Final = re.compile(
 _AT: Final = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
 _FIELD: Final = re.compile(r"Object (?:missing required|contains unknown) field `(?P<name>[^`]*)`")
 
-Gateways = Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]
+MOST_GATEWAYS: Final = 16
+
+Gateways = Annotated[tuple[str, ...], Meta(min_length=1, max_length=MOST_GATEWAYS)]
 Targets = Annotated[tuple[str, ...], Meta(max_length=256)]
 Text = Annotated[str, Meta(max_length=16384)]
 
@@ -150,11 +152,12 @@ def _from_line(text: bytes, file: str) -> Join | Problem:
         checked = binascii.a2b_base64(encoded + b"=" * (-len(encoded) % 4), strict_mode=True)
     except ValueError:
         return damaged
-    if int.from_bytes(checked[:_CRC_BYTES], "big") != binascii.crc32(checked[_CRC_BYTES:]):
+    crc, packed = checked[:_CRC_BYTES], checked[_CRC_BYTES:]
+    if not packed or int.from_bytes(crc, "big") != binascii.crc32(packed):
         return damaged
     try:
-        packed = msgspec.msgpack.decode(checked[_CRC_BYTES:], type=_Line)
-        fields = {name: getattr(packed, name) for name in _Line.__struct_fields__}
+        line = msgspec.msgpack.decode(packed, type=_Line)
+        fields = {name: getattr(line, name) for name in _Line.__struct_fields__}
         fields |= {name: _pem(label, fields[name]) for name, label in _LABELS.items()}
         join = Join(**fields)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
