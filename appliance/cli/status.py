@@ -52,9 +52,9 @@ def _screen(told: Status) -> Iterator[str]:
     if told.trouble:
         yield f"not healthy: {told.trouble}"
     yield ""
-    yield from _columns([_listener(listener) for listener in told.listeners])
+    yield from columns([_listener(listener) for listener in told.listeners])
     yield ""
-    yield from _columns([_worker(worker) for worker in told.workers])
+    yield from columns([_worker(worker) for worker in told.workers])
 
 
 def _listener(listener: ListenerStatus) -> tuple[str, ...]:
@@ -74,7 +74,8 @@ def _worker(worker: WorkerStatus) -> tuple[str, ...]:
     return f"worker {worker.index}", pid, worker.state, ", ".join(counts)
 
 
-def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:
+def columns(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    """Give rows as lines, each cell as wide as the widest of its column."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
