@@ -24,8 +24,11 @@ from tests.e2e.peers import (
     read_to_end,
     reset,
 )
+from tests.e2e.tunnel import tunnel
 
 KINDS = ("tcp-tcp", "tcp-unix", "unix-tcp", "unix-unix")
+TUNNELS = ("tls", "none")
+"""How a tunnel's data channels are protected: what holds of a relay holds through an agent, too."""
 SIZES = (0, 1, 16_383, 65_535, 65_536, 65_537, 131_072, 1_048_577, 5_000_000)
 """Around a copied read (64 KiB), where splicing starts (16 KiB), and beyond a pipe and the socket buffers."""
 FITS = 65_537
@@ -89,10 +92,14 @@ class Way:
             os.kill(self.worker, signal.SIGCONT)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=(*KINDS, *(f"tunnel-{kind}" for kind in TUNNELS)))
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
-    """Give a running gateway with one rule, of one pair of socket kinds."""
+    """Give a running gateway with one rule, of one pair of socket kinds, or through an agent."""
     front, back = str(request.param).split("-")
+    if front == "tunnel":
+        with Endpoint() as endpoint, tunnel(rule("way", endpoint.to, via="office"), encryption=back) as world:
+            yield Way(world.gateway, world.gateway.address("way"), endpoint)
+        return
     folder = tmp_path_factory.mktemp("way")
     listen: Address = str(folder / "front") if front == "unix" else ""
     behind: Address = str(folder / "back") if back == "unix" else ("127.0.0.1", 0)

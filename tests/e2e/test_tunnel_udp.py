@@ -66,7 +66,7 @@ def test_datagrams_arrive_whole(
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("encryption", ["tls", "none"])
 def test_two_thousand_flows(endpoint: socket.socket, encryption: str) -> None:
-    """Two thousand flows at once: each client gets its own answers, and nothing is left when they are over."""
+    """Two thousand flows at once: each client gets its own answers; all of them end."""
     rules = rule("dns", port_of(endpoint), via="office", protocol="udp", idle_timeout="60s")
     with tunnel(rules, encryption=encryption) as world, ExitStack() as stack:
         workers = (*world.gateway.workers, *world.agent.workers)
@@ -76,7 +76,7 @@ def test_two_thousand_flows(endpoint: socket.socket, encryption: str) -> None:
             endpoint.sendto(b"again %d" % number, flows[number])
             assert clients[number].recv(100) == b"again %d" % number
         assert sum(map(open_fds, workers)) > 3 * FLOWS
-        # Reading ends as its worker drains: flows that are quiet are over then.
+        # A worker that drains ends the flows that are quiet.
         world.gateway.process.terminate()
         records, others = world.gateway.sessions(FLOWS), world.agent.sessions(FLOWS)
     assert len(records) == len(others) == FLOWS
