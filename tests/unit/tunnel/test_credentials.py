@@ -285,9 +285,13 @@ def test_a_ticket_is_good_at_every_worker(authority: Authority) -> None:
     ours.settimeout(10)
     theirs.settimeout(10)
     if (child := os.fork()) == 0:
-        second = Gateway(context)
-        second.serve(ours)
-        os._exit(0 if second.is_resumed and second.peer == first.peer else 1)
+        status = 1
+        try:
+            second = Gateway(context)
+            second.serve(ours)
+            status = 0 if second.is_resumed and second.peer == first.peer else 2
+        finally:
+            os._exit(status)
     ours.close()
     with theirs:
         assert isinstance(agent(dialler, session=ticket)(theirs), ssl.SSLSession)
