@@ -19,7 +19,15 @@ from appliance.net.dial import Dialer, Dialling
 from appliance.net.reactor import IN
 from appliance.net.relay import Direction, Relay
 from appliance.net.sealed import SealedDirection
-from appliance.net.sockets import Endpoint, Sealed, Socket, abort_on_close, keep_alive, peer_text
+from appliance.net.sockets import (
+    DONTWAIT,
+    Endpoint,
+    Sealed,
+    Socket,
+    abort_on_close,
+    keep_alive,
+    peer_text,
+)
 from appliance.outcome import Cause, Stage
 
 # Constants, because looking a member up in an Enum costs 0.1 us (CPython 3.11: through a descriptor).
@@ -35,14 +43,21 @@ LONGEST_WAIT: Final = 60.0
 
 
 class Sessions:
-    """The live sessions of one worker: how many it takes, and who hears of their end."""
+    """The live sessions of one worker: how many it takes, who hears of their end, who gives them ids."""
 
-    __slots__ = ("live", "most", "on_end")
+    __slots__ = ("live", "most", "next_id", "on_end")
 
-    def __init__(self, most: int, on_end: Callable[["Session"], None]) -> None:
+    def __init__(
+        self,
+        most: int,
+        on_end: Callable[["Session"], None],
+        next_id: Callable[[float], str] = lambda _: "",
+    ) -> None:
+        """`next_id` makes the id of a session that was accepted at that moment (monotonic seconds)."""
         self.live: set[Session] = set()
         self.most = most
         self.on_end = on_end
+        self.next_id = next_id
 
     def cut(self, cause: Cause) -> None:
         """End all of them."""
@@ -53,7 +68,7 @@ class Sessions:
 class Route:
     """A rule at one of its listeners: what every session accepted there has in common."""
 
-    __slots__ = ("agent", "dialer", "idle_timeout", "listener", "relay", "rule", "sessions")
+    __slots__ = ("agent", "dialer", "header", "idle_timeout", "listener", "relay", "rule", "sessions")
 
     def __init__(
         self,
@@ -64,6 +79,7 @@ class Route:
         relay: Relay,
         sessions: Sessions,
         agent: str = "",
+        header: Callable[["Session"], bytes] | None = None,
     ) -> None:
         """`agent` is the name of the one that carries the sessions, where one does."""
         self.rule = rule
@@ -73,6 +89,8 @@ class Route:
         self.relay = relay
         self.sessions = sessions
         self.agent = agent
+        self.header = header
+        """Makes what an endpoint is sent before the client's first byte (`introduction`)."""
 
 
 class Session:
@@ -128,7 +146,7 @@ class Session:
         self.down: Direction | None = None
         self._is_kept_alive = False
         self.id = ""
-        """Given when somebody asks for it; the record does."""
+        """Given when somebody asks for it (`known_id`); the record does."""
         self.carrier: set[Session] | None = None
         """Those that a tunnel's link carries, this one among them."""
         self.lost: Cause | None = None
@@ -143,6 +161,12 @@ class Session:
         self.dialling = dialling = route.dialer.dial(self)
         self._arm(dialling.deadline)
         dialling.go()
+
+    def known_id(self) -> str:
+        """Give its id, which it gets now if nobody has asked before."""
+        if not self.id:
+            self.id = self.route.sessions.next_id(self.accepted)
+        return self.id
 
     # -- the caller of a dial -------------------------------------------------------------------------
 
@@ -165,6 +189,8 @@ class Session:
         up.back, down.back = down, up
         if endpoint.family != UNIX:
             connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        if route.header is not None and not self._introduce(connection, route.header(self)):
+            return
         try:
             if watched:
                 reactor.hand_over(down.fd, down)
@@ -174,6 +200,17 @@ class Session:
             reactor.watch(up.fd, IN, up)
         except OSError:  # ENOSPC, ENOMEM: fs.epoll.max_user_watches (epoll(7))
             self.end(Cause.FD_LIMIT)
+
+    def _introduce(self, connection: Socket, header: bytes) -> bool:
+        """Tell the endpoint who the client is; False: it was reset, and the session has ended."""
+        try:
+            sent = connection.send(header, DONTWAIT)
+        except OSError:
+            sent = 0
+        if sent == len(header):  # the empty buffer of a fresh connection takes it as a whole
+            return True
+        self.end(Cause.ENDPOINT_RESET)
+        return False
 
     def dial_failed(self, cause: Cause) -> None:
         """End: no endpoint could be reached."""

@@ -91,7 +91,7 @@ class Worker:
             udp=Protocol.UDP in protocols or (plan is not None and plan.is_agent),
             tunnels=plan is not None,
         )
-        self.sessions = Sessions(self.limits.sessions, self._has_ended)
+        self.sessions = Sessions(self.limits.sessions, self._has_ended, self._next_id)
         self.relay = Relay(self.reactor, PipePool(self.limits.pipes))
         self.flows: FlowTable[Flow] = FlowTable(self.limits.flows, Tally(tally, workers, index))
         self.datagrams = Datagrams(self.reactor, self.flows, self._has_ended, self.limits.spare_flows)
@@ -308,6 +308,10 @@ class Worker:
             return flow_record(ended, now - ended.ended)
         ended.id = ended.id or self._ids.next(wall - now + ended.accepted)
         return session_record(ended, now - ended.ended)
+
+    def _next_id(self, since: float) -> str:
+        """Make the id of a session that was accepted at that moment of the loop's clock."""
+        return self._ids.next(wall_clock() - self.reactor.now + since)
 
     def _report_drops(self) -> None:
         """Report what the kernel dropped at the UDP listeners since the last time."""

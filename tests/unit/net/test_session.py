@@ -90,6 +90,7 @@ class One:
     dialling: Dialling | None = None
     on_go: Callable[[Dialling], None] = lambda _: None
     idle_timeout: float = IDLE
+    header: Callable[[Session], bytes] | None = None
 
     def dial(self, caller: Caller) -> Dialling:
         """Be the dialer."""
@@ -112,7 +113,7 @@ class One:
 
     def start(self) -> "One":
         relay = Relay(self.at.reactor, PipePool(2))
-        route = Route("rule", "listener", self, self.idle_timeout, relay, self.sessions)
+        route = Route("rule", "listener", self, self.idle_timeout, relay, self.sessions, self.header)
         self.session = Session(route, self.accepted, "127.0.0.1:1")
         self.session.start()
         return self
@@ -209,6 +210,52 @@ def test_the_endpoint_ends_first() -> None:
         one.at.until(lambda: one.ended)
         one.check_end(Stage.RELAY, Cause.ENDPOINT_EOF)
         assert read_to_the_end(one.server) == b""
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_header_goes_first(watched: bool) -> None:
+    """What introduces the client reaches the endpoint before its first byte, and is not counted as sent."""
+    with session() as one:
+        one.header = lambda session: f"{session.known_id()} from {session.peer}\n".encode()
+        one.sessions.next_id = lambda since: f"id-{since}"
+        one.client.sendall(b"question")
+        one.start().relay(watched=watched)
+        one.client.shutdown(socket.SHUT_WR)
+        one.at.until(lambda: one.live.up is not None and one.live.up.ended)
+        assert read_to_the_end(one.server) == f"id-{one.live.accepted} from 127.0.0.1:1\nquestion".encode()
+        one.server.close()
+        one.at.until(lambda: one.ended)
+        assert one.check_end(Stage.RELAY, Cause.CLIENT_EOF).moved == (8, 0)
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_header_is_refused(watched: bool) -> None:
+    """An endpoint that resets before it has the header is one that resets: one end, the client is told."""
+    with session() as one:
+        one.header = lambda _: b"header"
+        one.start()
+        abort(one.server)
+        one.relay(watched=watched)
+        one.check_end(Stage.RELAY, Cause.ENDPOINT_RESET)
+        assert_reset(one.client)
+
+
+def test_an_id_is_given_once() -> None:
+    """Whoever asks first has the id made, from the moment of accept; it stays."""
+    with session() as one:
+        asked: list[float] = []
+
+        def next_id(since: float) -> str:
+            asked.append(since)
+            return "the id"
+
+        one.sessions.next_id = next_id
+        one.start()
+        assert one.live.id == ""
+        assert [one.live.known_id(), one.live.known_id(), one.live.id] == ["the id"] * 3
+        assert asked == [one.live.accepted]
+        one.live.end(Cause.DRAIN)
+        one.check_end(Stage.DIAL, Cause.DRAIN)
 
 
 def abort(wire: socket.socket) -> None:
