@@ -52,6 +52,8 @@ class Cause(StrEnum):
     """No agent of the rule's name is connected, or none had a data channel within connect_timeout."""
     AGENT_DENIED = "agent_denied"
     """The agent may not reach that endpoint: its own list, or the gateway's for it, does not have it."""
+    SOURCE_UNAVAILABLE = "source_unavailable"
+    """The endpoint cannot see the client's address (source = "client"): a warning in the log says why."""
     FD_LIMIT = "fd_limit"
     """The process or the system had no file descriptor, port or memory left for the endpoint."""
     ANSWERED = "answered"
@@ -134,6 +136,7 @@ _DIALLING: Final = frozenset(
         Cause.DIAL_RESOLVE,
         Cause.AGENT_OFFLINE,
         Cause.AGENT_DENIED,
+        Cause.SOURCE_UNAVAILABLE,
         Cause.FD_LIMIT,
         Cause.FLOW_LIMIT,
         Cause.DRAIN,

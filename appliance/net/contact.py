@@ -14,6 +14,7 @@ from appliance.net.dial import target_of
 from appliance.net.reactor import Reactor
 from appliance.net.resolve import Name, Resolver
 from appliance.net.sockets import Endpoint, Socket, dial_cause
+from appliance.net.transparency import Transparency
 from appliance.outcome import Cause
 from appliance.policy.balance import RoundRobin
 from appliance.policy.ejection import Ejection
@@ -22,6 +23,10 @@ from appliance.values import TargetAddress
 
 class Caller(Protocol):
     """The flow that wants an endpoint."""
+
+    @property
+    def client(self) -> object:
+        """The client's address, as recvfrom(2) gives it."""
 
     def reached(self, connection: Socket, endpoint: Endpoint) -> None:
         """Take the connected socket."""
@@ -75,7 +80,16 @@ class Ways(Protocol):
 class DatagramUpstream:
     """A rule's endpoints, as flows use them: in turn, those that failed lately last."""
 
-    __slots__ = ("_balance", "connect_timeout", "ejection", "only", "permits", "reactor", "resolver")
+    __slots__ = (
+        "_balance",
+        "connect_timeout",
+        "ejection",
+        "only",
+        "permits",
+        "reactor",
+        "resolver",
+        "transparency",
+    )
 
     def __init__(
         self,
@@ -83,7 +97,9 @@ class DatagramUpstream:
         resolver: Resolver,
         targets: Iterable[TargetAddress],
         connect_timeout: float,
+        transparency: Transparency | None = None,
     ) -> None:
+        """`transparency`: the endpoints are to see the client's address."""
         known = [target_of(target) for target in targets]
         self.reactor = reactor
         self.resolver = resolver
@@ -91,9 +107,11 @@ class DatagramUpstream:
         """Seconds that a name may take to resolve."""
         self.permits: Callable[[Endpoint], bool] | None = None
         """Says whether an address may be used, where not all may that a name resolves to."""
+        self.transparency = transparency
         self.ejection: Ejection[Endpoint | Name] = Ejection()
-        self.only = known[0] if len(known) == 1 and isinstance(known[0], Endpoint) else None
-        """The one address there is; None where there is a choice, or a name."""
+        is_plain = len(known) == 1 and transparency is None
+        self.only = known[0] if is_plain and isinstance(known[0], Endpoint) else None
+        """The one address there is; None where there is a choice, or a name, or it is to see the client."""
         self._balance = RoundRobin(known)
 
     def contact(self, caller: Caller) -> "Contact":
@@ -101,16 +119,28 @@ class DatagramUpstream:
         return Contact(self, caller, self.ejection.order(self._balance.order(), self.reactor.now))
 
 
-def connected(endpoint: Endpoint, *, reports: bool = False) -> Socket | Cause:
+def connected(
+    endpoint: Endpoint,
+    transparency: Transparency | None = None,
+    client: object = None,
+    *,
+    reports: bool = False,
+) -> Socket | Cause:
     """Make a socket that is connected to an endpoint, or say why there is none.
 
-    `reports`: it reports also such ICMP errors as may pass. That takes a system call, and where there is no
-    other endpoint nothing can be made of them.
+    `transparency`: the endpoint is to see the address of `client`. `reports`: the socket reports also such
+    ICMP errors as may pass. That takes a system call, and where there is no other endpoint nothing can be
+    made of them.
     """
     try:
         connection = Socket(endpoint.family, DATAGRAM)
     except OSError as error:
         return dial_cause(error.errno)
+    if transparency is not None:
+        refused = transparency.lend(connection, endpoint, client)
+        if refused is not None:
+            connection.close()
+            return refused
     result = connection.connect_ex(endpoint.sockaddr)
     if result:
         connection.close()
@@ -156,12 +186,13 @@ class Contact:
                 if self._upstream.permits is not None and not self._upstream.permits(target):
                     self._cause = Cause.AGENT_DENIED
                     continue
-                found = connected(target, reports=True)
+                found = connected(target, self._upstream.transparency, self._caller.client, reports=True)
                 if not isinstance(found, Cause):
                     self._caller.reached(found, target)
                     return
                 self._cause = found
-                self.eject(target)
+                if found is not Cause.SOURCE_UNAVAILABLE:  # that is not the endpoint's fault
+                    self.eject(target)
             else:
                 known = self._upstream.resolver.resolve(target, self)
                 if known is None:

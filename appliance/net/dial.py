@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from appliance.net.reactor import ERR, HUP, OUT, Reactor
 from appliance.net.resolve import Name, Resolver
 from appliance.net.sockets import DONTWAIT, STREAM, Endpoint, Socket, dial_cause, endpoint_of
+from appliance.net.transparency import Transparency
 from appliance.outcome import Cause
 from appliance.policy.balance import RoundRobin
 from appliance.values import TargetAddress
@@ -29,6 +30,10 @@ and nothing tells when there is room."""
 
 class Caller(Protocol):
     """The session that wants an endpoint."""
+
+    @property
+    def peer(self) -> object:
+        """The client's address, as accept(2) gives it."""
 
     def dialled(self, connection: Socket, endpoint: Endpoint, *, watched: bool) -> None:
         """Take the open connection; `watched`: it is in the epoll set already, for OUT."""
@@ -72,7 +77,7 @@ class Dialer(Protocol):
 class Upstream:
     """A rule's set of endpoints, dialled round-robin, the next one tried when a dial fails."""
 
-    __slots__ = ("_balance", "connect_timeout", "permits", "reactor", "resolver")
+    __slots__ = ("_balance", "connect_timeout", "permits", "reactor", "resolver", "transparency")
 
     def __init__(
         self,
@@ -80,13 +85,16 @@ class Upstream:
         resolver: Resolver,
         targets: Iterable[TargetAddress],
         connect_timeout: float,
+        transparency: Transparency | None = None,
     ) -> None:
+        """`transparency`: the endpoints are to see the client's address."""
         self.reactor = reactor
         self.resolver = resolver
         self.connect_timeout = connect_timeout
         """Seconds for each endpoint."""
         self.permits: Callable[[Endpoint], bool] | None = None
         """Says whether an address may be dialled, where not all may that a name resolves to."""
+        self.transparency = transparency
         self._balance = RoundRobin([target_of(target) for target in targets])
 
     def dial(self, caller: Caller) -> "Attempt":
@@ -182,18 +190,29 @@ class Attempt:
         self._restart()
         self.go()
 
+    def _socket_for(self, endpoint: Endpoint) -> Socket | Cause:
+        """Make the socket that is to be connected, or say why there is none."""
+        permits, transparency = self._upstream.permits, self._upstream.transparency
+        if permits is not None and not permits(endpoint):
+            return Cause.AGENT_DENIED
+        try:
+            connection = Socket(endpoint.family, STREAM)
+        except OSError as error:
+            return dial_cause(error.errno)
+        if transparency is not None:
+            refused = transparency.lend(connection, endpoint, self._caller.peer)
+            if refused is not None:
+                connection.close()
+                return refused
+        return connection
+
     def _connect(self, endpoint: Endpoint) -> bool:
         """Start connecting; False when this endpoint failed at once."""
         self.attempts += 1
         self.endpoint = endpoint
-        permits = self._upstream.permits
-        if permits is not None and not permits(endpoint):
-            self._cause = Cause.AGENT_DENIED
-            return False
-        try:
-            connection = Socket(endpoint.family, STREAM)
-        except OSError as error:
-            self._cause = dial_cause(error.errno)
+        connection = self._socket_for(endpoint)
+        if isinstance(connection, Cause):
+            self._cause = connection
             return False
         result = connection.connect_ex(endpoint.sockaddr)
         if result == errno.EINPROGRESS:
@@ -240,6 +259,9 @@ class Attempt:
     def timed_out(self) -> None:
         """The deadline has passed: give this one up and try the next."""
         self._stop_waiting()
+        transparency, endpoint = self._upstream.transparency, self.endpoint
+        if transparency is not None and endpoint is not None and self._socket is not None:
+            transparency.unanswered(endpoint)
         self._give_up(Cause.DIAL_TIMEOUT if self._asked is None else Cause.DIAL_RESOLVE)
         self._restart()
         self.go()

@@ -19,7 +19,7 @@ from socket import SocketType
 from typing import Final
 
 from appliance.outcome import Cause
-from appliance.values import Address
+from appliance.values import MAX_PORT, Address
 
 Socket = SocketType
 """See above."""
@@ -102,6 +102,23 @@ def peer_text(sockaddr: object) -> str:
             return f"{host[7:]}:{sockaddr[1]}"
         return f"[{host}]:{sockaddr[1]}"
     return "unix"
+
+
+def sockaddr_of(text: str) -> tuple[str, int] | tuple[str, int, int, int] | str:
+    """Give the address that `peer_text` wrote, as accept(2) would; "" for what is none, such as "unix"."""
+    host, _, port = text.rpartition(":")
+    is_ipv6 = host.startswith("[")
+    try:  # what is no number would be looked up by name
+        if is_ipv6:
+            host = socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, host[1:-1]))
+        else:
+            socket.inet_pton(socket.AF_INET, host)
+        number = int(port)
+    except (OSError, ValueError):
+        return ""
+    if not 0 < number <= MAX_PORT:
+        return ""
+    return (host, number, 0, 0) if is_ipv6 else (host, number)
 
 
 def listening_socket(endpoint: Endpoint, *, reuse_port: bool) -> socket.socket:

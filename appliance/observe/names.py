@@ -483,6 +483,7 @@ SESSION_LEVEL: Final[Mapping[Cause, Level]] = MappingProxyType(
         Cause.DIAL_RESOLVE: Level.WARNING,
         Cause.AGENT_OFFLINE: Level.WARNING,
         Cause.AGENT_DENIED: Level.WARNING,
+        Cause.SOURCE_UNAVAILABLE: Level.WARNING,
         Cause.FD_LIMIT: Level.WARNING,
         Cause.FLOW_LIMIT: Level.WARNING,
         Cause.ENDPOINT_REFUSED: Level.WARNING,

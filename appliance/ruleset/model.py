@@ -232,8 +232,8 @@ SourceAddress = Annotated[
     Meta(
         description=(
             "Dial with the client's address as the source, for endpoints that have to see it and speak no "
-            "PROXY protocol. It is the agent that does so, hence for rules with `via` alone; its host has "
-            "to be set up for it: the endpoint's answers have to come back by way of it."
+            "PROXY protocol. The host that dials (with `via`, the agent's) has to be set up for it, since "
+            "the endpoint's answers have to come back by way of it: see client-address.md."
         ),
         examples=["client"],
         extra={

@@ -75,13 +75,6 @@ def _as_allowed(to: TargetAddress) -> str:
 
 def _source(rule: Seen) -> Iterator[Finding]:
     path = (*rule.path, "source")
-    if rule.via is None:
-        what = '"client" is for rules that go via an agent, which dials with that address'
-        hint = (
-            'name the agent with via, or take it out; proxy_protocol = "v2" tells an endpoint that speaks it'
-        )
-        yield Finding(path, what, hint)
-        return
     for other, address in (*rule.listen, *rule.to):
         if address.path:
             what = f'{address} is a unix socket, which has no address for source = "client"'

@@ -111,6 +111,7 @@ class AgentPlan:
             self.identities,
             self.allow_to,
             TunnelLog(worker.journal, worker.index),
+            worker.transparency,
             instance=self.instance,
             worker=worker.index,
             workers=worker.workers,

@@ -21,6 +21,7 @@ from appliance.net.reactor import IN, Reactor
 from appliance.net.relay import Relay
 from appliance.net.resolve import Resolver
 from appliance.net.session import Route, Session, Sessions
+from appliance.net.transparency import Transparency
 from appliance.observe.ids import WORKER_BITS, Ids
 from appliance.observe.log import Log, wall_clock
 from appliance.observe.names import Event
@@ -96,6 +97,7 @@ class Worker:
         self.flows: FlowTable[Flow] = FlowTable(self.limits.flows, Tally(tally, workers, index))
         self.datagrams = Datagrams(self.reactor, self.flows, self._has_ended, self.limits.spare_flows)
         self.resolver = Resolver(self.reactor, self._resolve_failed)
+        self.transparency = Transparency(self._warn)
         self.gateway = None if plan is None else plan.gateway(self)
         self.agent = None if plan is None else plan.agent(self)
         self._upstreams: dict[tuple[str, int], Upstream] = {}
@@ -159,7 +161,9 @@ class Worker:
         key = _upstream_key(rule, offset)
         if key not in self._upstreams:
             targets = [to.at(offset) for to in rule.to]
-            self._upstreams[key] = Upstream(self.reactor, self.resolver, targets, rule.connect_timeout)
+            self._upstreams[key] = Upstream(
+                self.reactor, self.resolver, targets, rule.connect_timeout, self._transparency_of(rule)
+            )
         return self._upstreams[key]
 
     def _flows_way(self, rule: Rule, offset: int) -> Ways:
@@ -174,9 +178,15 @@ class Worker:
         if key not in self._datagram_upstreams:
             targets = [to.at(offset) for to in rule.to]
             self._datagram_upstreams[key] = DatagramUpstream(
-                self.reactor, self.resolver, targets, rule.connect_timeout
+                self.reactor, self.resolver, targets, rule.connect_timeout, self._transparency_of(rule)
             )
         return self._datagram_upstreams[key]
+
+    def _transparency_of(self, rule: Rule) -> Transparency | None:
+        if not rule.is_transparent:
+            return None
+        self.transparency.probe()
+        return self.transparency
 
     # -- life -----------------------------------------------------------------------------------------
 
@@ -349,6 +359,10 @@ class Worker:
 
     def _resolve_failed(self, name: str, error: str) -> None:
         self._log.warning(Event.RESOLVE_FAILED, name=name, error=error, worker=self.index)
+        self.journal.wrote()
+
+    def _warn(self, message: str) -> None:
+        self._log.warning(Event.WARNING, message=message, worker=self.index)
         self.journal.wrote()
 
     def _report_fault(self, fault: BaseException) -> None:

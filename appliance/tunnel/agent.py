@@ -20,6 +20,7 @@ from appliance.net.relay import Relay
 from appliance.net.resolve import Resolver
 from appliance.net.session import Route, Sessions
 from appliance.net.sockets import Socket
+from appliance.net.transparency import Transparency
 from appliance.outcome import Cause
 from appliance.tunnel.carried import CarriedSession
 from appliance.tunnel.carried_flow import ChannelFront
@@ -72,6 +73,7 @@ class Agent:
         identities: Sequence[Identity],
         allow_to: Sequence[AllowedTarget] | None,
         journal: Journal,
+        transparency: Transparency,
         *,
         instance: str,
         worker: int,
@@ -81,6 +83,7 @@ class Agent:
         self.reactor = reactor
         self.resolver = resolver
         self.journal = journal
+        self._transparency = transparency
         self.instance = instance
         self.worker = worker
         self.workers = workers
@@ -131,6 +134,7 @@ class Agent:
             order.to,
             order.connect_timeout,
             order.idle_timeout,
+            order.source,
             home,
             reach is None or reach.is_settled,
         )
@@ -139,7 +143,9 @@ class Agent:
             if len(self._routes) >= MOST_ROUTES:
                 self._routes.clear()
             targets = [] if target is None else [target]
-            upstream = Upstream(self.reactor, self.resolver, targets, order.connect_timeout)
+            upstream = Upstream(
+                self.reactor, self.resolver, targets, order.connect_timeout, self._transparency_of(order)
+            )
             route = Route(
                 order.rule,
                 str(home.target.gateway),
@@ -159,7 +165,9 @@ class Agent:
         self, order: Open, connection: Socket, target: TargetAddress | None, reach: Reach | None, home: Home
     ) -> None:
         targets = [] if target is None else [target]
-        upstream = DatagramUpstream(self.reactor, self.resolver, targets, order.connect_timeout)
+        upstream = DatagramUpstream(
+            self.reactor, self.resolver, targets, order.connect_timeout, self._transparency_of(order)
+        )
         if reach is not None and not reach.is_settled:
             upstream.permits = reach.permits
         route = FlowRoute(
@@ -176,6 +184,9 @@ class Agent:
         channel = DatagramChannel(self.reactor, connection, self._relay.buffer)
         refusal = Cause.AGENT_DENIED if reach is None or reach.is_denied else None
         ChannelFront(route, channel).begin(order, _client(order.client), connection, refusal)
+
+    def _transparency_of(self, order: Open) -> Transparency | None:
+        return self._transparency if order.source == "client" else None
 
     def drain(self) -> None:
         """Serve what there is, and nothing new."""

@@ -1,7 +1,7 @@
 """A session on the agent: its client side is a data channel that the gateway has opened a session on."""
 
 from appliance.net.session import Route, Session
-from appliance.net.sockets import Endpoint, Socket
+from appliance.net.sockets import Endpoint, Socket, sockaddr_of
 from appliance.outcome import Cause
 from appliance.tunnel.messages import Messages
 from appliance.wire.messages import Failed, Limit, Open, Opened
@@ -13,7 +13,7 @@ class CarriedSession(Session):
     __slots__ = ("_is_told",)
 
     def __init__(self, route: Route, channel: Socket, order: Open) -> None:
-        super().__init__(route, channel, order.client)
+        super().__init__(route, channel, sockaddr_of(order.client))
         self.id = order.session
         self._is_told = False
 
@@ -42,10 +42,6 @@ class CarriedSession(Session):
 
     def _tell(self, message: Opened | Failed) -> None:
         Messages(self.route.relay.reactor, self.client, Limit.DATA).say_whole(message)
-
-    def client_text(self) -> str:
-        """Write who the client is, as the gateway says."""
-        return str(self.peer)
 
     def abort_client(self) -> None:
         """Reset the channel, unless the gateway has been told: a reset would overtake that."""

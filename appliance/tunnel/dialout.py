@@ -68,6 +68,9 @@ class Dialout:
         "started",
     )
 
+    peer = None
+    """There is no client that it dials for (`net.dial.Caller`)."""
+
     def __init__(
         self,
         reactor: Reactor,

@@ -25,6 +25,7 @@ UNREACHABLE = "255.255.255.255:9"
 class Caller:
     """A flow that notes where it got to."""
 
+    client: tuple[str, int] = ("127.0.0.1", 9)
     reached_at: list[str] = field(default_factory=list)
     causes: list[Cause] = field(default_factory=list)
 

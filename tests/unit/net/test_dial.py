@@ -24,6 +24,7 @@ TIMEOUT = 5.0
 class Caller:
     """The session that wants an endpoint."""
 
+    peer: object = ("127.0.0.1", 9)
     connection: Socket | None = None
     endpoint: Endpoint | None = None
     watched: bool = False

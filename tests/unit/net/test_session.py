@@ -113,7 +113,7 @@ class One:
 
     def start(self) -> "One":
         relay = Relay(self.at.reactor, PipePool(2))
-        route = Route("rule", "listener", self, self.idle_timeout, relay, self.sessions, self.header)
+        route = Route("rule", "listener", self, self.idle_timeout, relay, self.sessions, header=self.header)
         self.session = Session(route, self.accepted, "127.0.0.1:1")
         self.session.start()
         return self

@@ -18,6 +18,7 @@ from appliance.net.sockets import (
     keep_alive,
     listening_socket,
     peer_text,
+    sockaddr_of,
 )
 from appliance.outcome import LEGAL, Cause, Stage
 from appliance.values import ListenAddress, TargetAddress
@@ -106,6 +107,28 @@ def test_every_error_of_connect_is_legal_while_dialling() -> None:
 def test_a_peer_is_written_as_in_the_log(sockaddr: object, text: str) -> None:
     """IPv4 bare, IPv6 in brackets, IPv4 on a socket of both families as IPv4, unix as such."""
     assert peer_text(sockaddr) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "sockaddr"),
+    [
+        ("203.0.113.9:51022", ("203.0.113.9", 51022)),
+        ("[2001:db8::1]:51022", ("2001:db8::1", 51022, 0, 0)),
+        ("unix", ""),
+        ("", ""),
+        ("name.example:80", ""),
+        ("[name.example]:80", ""),
+        ("203.0.113.9", ""),
+        ("203.0.113.9:65536", ""),
+        ("203.0.113.9:0", ""),
+        ("203.0.113.9:", ""),
+    ],
+)
+def test_a_clients_address_is_read_back(text: str, sockaddr: object) -> None:
+    """What the log has is what accept(2) gave; what is no address is none, and is not looked up."""
+    assert sockaddr_of(text) == sockaddr
+    if sockaddr:
+        assert peer_text(sockaddr) == text
 
 
 @pytest.mark.parametrize(

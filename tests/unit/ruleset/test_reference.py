@@ -58,8 +58,6 @@ def test_its_examples_are_right() -> None:
                 }
                 if key.for_flows:
                     tables["[[rule]]"]["protocol"] = '"udp"'
-                if key.name == "source":
-                    tables["[[rule]]"]["via"] = '"office"'
                 tables.setdefault(header, {})[key.name] = literal(example)
                 text = "".join(
                     f"{name}\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())

@@ -128,17 +128,18 @@ def test_the_hint_for_a_target_outside_can_be_written() -> None:
 @pytest.mark.parametrize(
     ("rule", "key"),
     [
-        (RULE, "rule[0].source"),
+        (RULE.replace(":22", "unix:/a", 1), "rule[0].listen"),
         (VIA.replace(":22", "unix:/a", 1), "rule[0].listen"),
         (VIA.replace("192.168.1.10:22", "unix:/a"), "rule[0].to"),
     ],
 )
 def test_the_source_is_the_clients_only_where_it_can_be(rule: str, key: str) -> None:
-    """It is an agent that dials so, from an address to an address."""
+    """From an address to an address; by this host, or by an agent."""
     ((told, _, _),) = problems(TUNNEL, AGENT, f'{rule}source = "client"\n')
     assert told == key
-    (right,) = ruleset(TUNNEL, AGENT, f'{VIA}source = "client"\n').rules
-    assert (right.via, right.is_transparent) == ("office", True)
+    for good, via in ((RULE, None), (VIA, "office")):
+        (right,) = ruleset(TUNNEL, AGENT, f'{good}source = "client"\n').rules
+        assert (right.via, right.is_transparent) == (via, True)
 
 
 @pytest.mark.parametrize(
