@@ -25,6 +25,7 @@ VERBS: Final = {
     "agents": "agents",
     "revoke": "revoke",
     "schema": "schema",
+    "source": "source",
     "install": "install",
     "uninstall": "uninstall",
     "machine": "machine",
