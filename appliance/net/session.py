@@ -247,6 +247,10 @@ class Session:
         """Write who the client is, as in the log."""
         return peer_text(self.peer)
 
+    def local_text(self) -> str:
+        """Write the address that the client reached; a wildcard listener's clients tell it apart."""
+        return peer_text(self.client.getsockname())
+
     # -- time -----------------------------------------------------------------------------------------
 
     def on_deadline(self, now: float) -> None:

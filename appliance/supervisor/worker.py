@@ -15,6 +15,7 @@ from appliance.net.datagram import DatagramListener
 from appliance.net.dial import Dialer, Upstream
 from appliance.net.flow import Flow
 from appliance.net.flow_route import Datagrams, FlowRoute
+from appliance.net.introduction import introduction
 from appliance.net.listener import Listener
 from appliance.net.pipes import PipePool
 from appliance.net.reactor import IN, Reactor
@@ -128,6 +129,7 @@ class Worker:
             self.relay,
             self.sessions,
             rule.via or "",
+            introduction(rule.proxy_protocol) if rule.via is None else None,  # or else the agent says it
         )
         return Listener(self.reactor, mine, route, self, shared=bound.shared)
 

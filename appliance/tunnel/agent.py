@@ -15,6 +15,7 @@ from appliance.net.contact import DatagramUpstream
 from appliance.net.dial import Upstream
 from appliance.net.flow import ClientAddress
 from appliance.net.flow_route import Datagrams, FlowRoute
+from appliance.net.introduction import introduction
 from appliance.net.reactor import Reactor
 from appliance.net.relay import Relay
 from appliance.net.resolve import Resolver
@@ -22,6 +23,7 @@ from appliance.net.session import Route, Sessions
 from appliance.net.sockets import Socket
 from appliance.net.transparency import Transparency
 from appliance.outcome import Cause
+from appliance.ruleset import ProxyProtocol
 from appliance.tunnel.carried import CarriedSession
 from appliance.tunnel.carried_flow import ChannelFront
 from appliance.tunnel.datagram_channel import DatagramChannel
@@ -135,6 +137,7 @@ class Agent:
             order.connect_timeout,
             order.idle_timeout,
             order.source,
+            order.proxy_protocol,
             home,
             reach is None or reach.is_settled,
         )
@@ -154,6 +157,7 @@ class Agent:
                 self._relay,
                 self._sessions,
                 home.identity.name,
+                introduction(_version(order.proxy_protocol)),
             )
             if reach is not None and not reach.is_settled:
                 upstream.permits = reach.permits
@@ -199,6 +203,10 @@ def _client(text: str) -> ClientAddress:
     host, _, port = text.rpartition(":")
     number = int(port) if port.isdecimal() else 0
     return (host[1:-1], number, 0, 0) if host.startswith("[") else (host or text, number)
+
+
+def _version(text: str) -> ProxyProtocol | None:
+    return next((version for version in ProxyProtocol if version == text), None)
 
 
 def _target(text: str) -> TargetAddress | None:

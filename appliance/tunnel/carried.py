@@ -10,11 +10,12 @@ from appliance.wire.messages import Failed, Limit, Open, Opened
 class CarriedSession(Session):
     """As any session, but that the gateway is told how the dial went, before anything else."""
 
-    __slots__ = ("_is_told",)
+    __slots__ = ("_is_told", "_local")
 
     def __init__(self, route: Route, channel: Socket, order: Open) -> None:
         super().__init__(route, channel, sockaddr_of(order.client))
         self.id = order.session
+        self._local = order.local
         self._is_told = False
 
     def dialled(self, connection: Socket, endpoint: Endpoint, *, watched: bool) -> None:
@@ -42,6 +43,10 @@ class CarriedSession(Session):
 
     def _tell(self, message: Opened | Failed) -> None:
         Messages(self.route.relay.reactor, self.client, Limit.DATA).say_whole(message)
+
+    def local_text(self) -> str:
+        """Write the address that the client reached, at the gateway."""
+        return self._local
 
     def abort_client(self) -> None:
         """Reset the channel, unless the gateway has been told: a reset would overtake that."""

@@ -11,12 +11,15 @@ from functools import partial
 import pytest
 
 from appliance.net.dial import Caller
+from appliance.net.introduction import introduction
 from appliance.net.pipes import PipePool
 from appliance.net.reactor import OUT
 from appliance.net.relay import Relay
 from appliance.net.session import Route, Session, Sessions
-from appliance.net.sockets import Endpoint
+from appliance.net.sockets import Endpoint, peer_text
 from appliance.outcome import LEGAL, Cause, Stage
+from appliance.ruleset import ProxyProtocol
+from appliance.wire.proxy_protocol import header
 from tests.unit.net.loop import Loop, loop, open_fds, tcp_pair
 
 CONNECT_TIMEOUT = 5.0
@@ -519,3 +522,23 @@ def test_a_lost_side_is_the_cause() -> None:
         one.live.end(Cause.CLIENT_EOF)
         one.check_end(Stage.RELAY, Cause.ENDPOINT_RESET)
         assert_reset(one.client)
+
+
+@pytest.mark.parametrize("version", list(ProxyProtocol))
+def test_an_introduction_names_the_client(version: ProxyProtocol) -> None:
+    """What a rule's proxy_protocol makes has the client, the address it reached, and the session's id."""
+    with session() as one:
+        one.sessions.next_id = lambda _: "the id"
+        one.header = introduction(version)
+        one.start()
+        one.live.peer = ("203.0.113.9", 51022)
+        reached = peer_text(one.accepted.getsockname())
+        one.relay()
+        assert one.server.recv(4096) == header(version, "203.0.113.9:51022", reached, "the id")
+        one.live.end(Cause.DRAIN)
+        one.check_end(Stage.RELAY, Cause.DRAIN)
+
+
+def test_without_proxy_protocol_there_is_no_introduction() -> None:
+    """A rule that asks for none has nothing that makes one."""
+    assert introduction(None) is None
