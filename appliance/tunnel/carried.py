@@ -1,10 +1,15 @@
 """A session on the agent: its client side is a data channel that the gateway has opened a session on."""
 
+from typing import Final
+
 from appliance.net.session import Route, Session
 from appliance.net.sockets import Endpoint, Socket, sockaddr_of
-from appliance.outcome import Cause
+from appliance.outcome import Cause, Stage
 from appliance.tunnel.messages import Messages
 from appliance.wire.messages import Failed, Limit, Open, Opened
+
+NO_SLOT: Final = 0
+"""Where no deadline is: that of a session which ends before it is dialled."""
 
 
 class CarriedSession(Session):
@@ -16,6 +21,7 @@ class CarriedSession(Session):
         super().__init__(route, channel, sockaddr_of(order.client))
         self.id = order.session
         self._local = order.local
+        self._slot = NO_SLOT
         self._is_told = False
 
     def dialled(self, connection: Socket, endpoint: Endpoint, *, watched: bool) -> None:
@@ -34,6 +40,7 @@ class CarriedSession(Session):
 
     def refuse(self, cause: Cause) -> None:
         """Have the gateway know why there is no endpoint, and end."""
+        self.stage = Stage.DIAL
         try:
             self._tell(Failed(cause))
             self._is_told = True
