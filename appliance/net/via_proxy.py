@@ -11,8 +11,7 @@ from typing import Final, Protocol
 
 from appliance.net.reactor import IN, OUT, Reactor
 from appliance.net.sockets import DONTWAIT, Socket
-from appliance.values import TargetAddress
-from appliance.values.proxy_url import ProxyUrl
+from appliance.values import Proxy, TargetAddress
 from appliance.wire.http_connect import HttpConnect
 from appliance.wire.socks5 import Socks5
 
@@ -45,7 +44,7 @@ class Passage:
         reactor: Reactor,
         caller: Caller,
         connection: Socket,
-        proxy: ProxyUrl,
+        proxy: Proxy,
         target: TargetAddress,
         deadline: float,
     ) -> None:
@@ -151,7 +150,7 @@ class Passage:
         self._caller.on_fault()
 
 
-def _question(proxy: ProxyUrl, target: TargetAddress) -> HttpConnect | Socks5:
+def _question(proxy: Proxy, target: TargetAddress) -> HttpConnect | Socks5:
     """Make the client's side of what the proxy speaks. A name is the proxy's to resolve."""
     if proxy.scheme == "http":
         return HttpConnect(str(target), proxy.user, proxy.password)

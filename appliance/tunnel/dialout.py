@@ -17,6 +17,7 @@ from appliance.net.reactor import IN, Reactor
 from appliance.net.resolve import Resolver
 from appliance.net.sockets import Endpoint, Socket, keep_alive
 from appliance.net.tls import TlsSocket
+from appliance.net.via_proxy import Passage
 from appliance.outcome import Cause
 from appliance.tunnel.credentials import why
 from appliance.values import Proxy, TargetAddress
@@ -92,7 +93,7 @@ class Dialout:
         self._server_name = server_name
         self._prelude = prelude
         self._caller = caller
-        self._stage: Attempt | Handshake | None = None
+        self._stage: Attempt | Passage | Handshake | None = None
         self._slot: int | None = None
         self._endpoint: Endpoint | None = None
         self.started = reactor.now
@@ -145,8 +146,15 @@ class Dialout:
         if self._target.proxy is None:
             self.passed(connection)
             return
-        self._reactor.forget(connection.fileno(), connection.close)
-        self.not_passed("it cannot be used yet")
+        self._stage = passage = Passage(
+            self._reactor,
+            self,
+            connection,
+            self._target.proxy,
+            self._target.gateway,
+            self._reactor.now + HANDSHAKE_TIME,
+        )
+        passage.go(watched=True)
 
     def dial_failed(self, cause: Cause) -> None:
         """No address could be reached."""
@@ -180,7 +188,7 @@ class Dialout:
 
     def not_passed(self, why: str) -> None:
         """The proxy does not let us through."""
-        self._fail(f"the proxy: {why}")
+        self._fail(why)
 
     # -- handshake ------------------------------------------------------------------------------------
 

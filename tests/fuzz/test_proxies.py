@@ -3,8 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.values import Misread
-from appliance.values.proxy_url import ProxyUrl
+from appliance.values import Misread, Proxy
 from appliance.wire.http_connect import MAX_RESPONSE, HttpConnect
 from appliance.wire.socks5 import Socks5
 
@@ -63,10 +62,10 @@ def test_any_answer_in_socks(stream: bytes, cuts: list[int], user: str) -> None:
 def test_any_text_as_a_url(text: str) -> None:
     """A proxy, or what is wrong; a proxy's own text is the same proxy, and what is sent to it can be."""
     try:
-        proxy = ProxyUrl.parse(text)
+        proxy = Proxy.parse(text)
     except Misread:
         return
-    assert ProxyUrl.parse(str(proxy)) == ProxyUrl(proxy.scheme, proxy.address)
+    assert Proxy.parse(str(proxy)) == Proxy(proxy.scheme, proxy.address)
     HttpConnect("a:1", proxy.user, proxy.password).begin()
     ask = Socks5("a.b", 1, proxy.user, proxy.password)
     ask.begin()

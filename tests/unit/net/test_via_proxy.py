@@ -10,8 +10,8 @@ import pytest
 
 from appliance.net.sockets import LINGER_ABORT, Socket
 from appliance.net.via_proxy import Passage
+from appliance.values import Proxy as ProxyUrl
 from appliance.values import TargetAddress
-from appliance.values.proxy_url import ProxyUrl
 from tests.unit.net.loop import PATIENCE, Loop, Watcher, loop, open_fds
 from tests.unit.net.proxies import Proxy, Script, connect, exactly, proxy, socks
 

@@ -85,7 +85,7 @@ def test_a_line_that_was_cut_or_changed(join: Join) -> None:
         ("203.0.113.5:7443", "203.0.113.5", 'gateways[0]: "203.0.113.5" has no port'),
         ("203.0.113.5:7443", "203.0.113.5:1-2", 'gateways[0]: "203.0.113.5:1-2" is not one port of a host'),
         ('["192.168.1.0/24', '["192.168.1.0/33', "allow_to[0]:"),
-        ('proxy = "http', 'proxy = "ftp', "proxy: it is no URL of a proxy"),
+        ('proxy = "http', 'proxy = "ftp', "is no proxy that is known here"),
         ("BEGIN PRIVATE", "BEGIN RSA PRIVATE", "key: it is not one block of PEM: PRIVATE KEY"),
         ("BEGIN CERTIFICATE", "BEGIN CERTIFICATES", "certificate: it is not one block of PEM: CERTIFICATE"),
         ('ca = """', 'ca = """x', "ca: it is not one block of PEM: CERTIFICATE"),
