@@ -84,12 +84,10 @@ class HttpConnect:
             self.is_done = True
 
     def _refusal(self, status: int, reason: bytes) -> str:
-        if status == 407:  # noqa: PLR2004  Proxy Authentication Required
-            return (
-                "the proxy refuses this user and password"
-                if self._user
-                else "the proxy wants a user and a password"
-            )
+        if status in {401, 407}:  # 407 is the right one; tinyproxy says 401 to a wrong password
+            if self._user:
+                return "the proxy refuses this user and password"
+            return "the proxy wants a user and a password"
         said = printable(reason.decode("utf-8", "replace").strip()[:_LONGEST_REASON])
         return f"the proxy refuses to connect to {printable(self._target)}: {status} {said}".rstrip()
 

@@ -49,6 +49,7 @@ def test_a_way_is_open(answer: bytes, size: int) -> None:
     [
         (b"HTTP/1.1 407 X\r\n\r\n", "", "the proxy wants a user and a password"),
         (b"HTTP/1.1 407 X\r\n\r\n", "me", "the proxy refuses this user and password"),
+        (b"HTTP/1.0 401 Unauthorized\r\n\r\n", "me", "the proxy refuses this user and password"),
         (
             b"HTTP/1.1 403 Forbidden\r\nA: b\r\n\r\n<html>",
             "",
