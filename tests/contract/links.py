@@ -1,24 +1,30 @@
 """A client and an endpoint, joined by a gateway, over every kind of connection.
 
 The gateway has a rule for each kind of client and endpoint; a test takes one session of it at a time, so the
-rule's next record is that session's.
+rule's next record is that session's. Where one of the two is TLS, the process between the ends is `sealing`,
+which has both: bytes pass a session with a TLS endpoint and one with a TLS client, and the record is that of
+the session the kind names.
 """
 
 import hashlib
 import random
 import socket
 import struct
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Final, Literal
 
 from tests.e2e.gateway import PATIENCE, Gateway, Record, rule, ruleset, wait_for
 
-Family = Literal["tcp4", "tcp6", "unix"]
+Family = Literal["tcp4", "tcp6", "unix", "tls"]
 Mover = Literal["copied", "spliced"]
 
 KINDS: Final[tuple[tuple[Family, Family], ...]] = (
@@ -28,6 +34,10 @@ KINDS: Final[tuple[tuple[Family, Family], ...]] = (
     ("unix", "tcp4"),
     ("tcp4", "unix"),
     ("unix", "unix"),
+    ("tcp4", "tls"),
+    ("tls", "tcp4"),
+    ("unix", "tls"),
+    ("tls", "unix"),
 )
 MOVERS: Final[tuple[Mover, ...]] = ("copied", "spliced")
 
@@ -35,7 +45,7 @@ WARM_UP: Final = 1 << 20
 """Bytes that pass each way before a test of spliced bytes begins: by then the relay has gone over to it."""
 SMALL_BUFFER: Final = 1 << 16
 ABORT: Final = struct.pack("ii", 1, 0)
-HOSTS: Final = {"tcp4": "127.0.0.1", "tcp6": "::1"}
+HOSTS: Final = {"tcp4": "127.0.0.1", "tcp6": "::1", "tls": "127.0.0.1"}
 
 
 @lru_cache(maxsize=12)
@@ -114,11 +124,41 @@ def abort(end: socket.socket) -> None:
     end.close()
 
 
+class Sealing(Gateway):
+    """A running `sealing`; it says what a gateway says."""
+
+    @classmethod
+    @contextmanager
+    def start_with(cls, rules: list[tuple[str, str, str]]) -> Iterator["Sealing"]:
+        """Start it: each rule a name, where to listen, where to forward."""
+        command = [sys.executable, "-m", "tests.contract.sealing", *chain.from_iterable(rules)]
+        with tempfile.TemporaryDirectory(prefix="portway-test-") as place:
+            folder = Path(place)
+            with (folder / "log").open("ab") as lines, (folder / "stderr").open("wb") as complaints:
+                process = subprocess.Popen(command, stdout=lines, stderr=complaints)
+            sealing = cls(process, folder, folder / "log")
+            try:
+                sealing.await_event("ready")
+                yield sealing
+                sealing.stop()
+                sealing.check()
+            finally:
+                sealing.kill()
+
+    @property
+    def workers(self) -> list[int]:
+        """The process itself."""
+        return [self.process.pid]
+
+
 class Links:
     """A gateway with a rule for every kind, and an endpoint's listener behind each."""
 
-    def __init__(self, gateway: Gateway, listeners: dict[str, socket.socket], folder: Path) -> None:
-        self.gateway = gateway
+    def __init__(
+        self, gateway: Gateway, sealing: "Sealing", listeners: dict[str, socket.socket], folder: Path
+    ) -> None:
+        self._gateway = gateway
+        self._sealing = sealing
         self._listeners = listeners
         self._folder = folder
 
@@ -127,25 +167,31 @@ class Links:
     def start(cls, folder: Path) -> Iterator["Links"]:
         """Start the gateway."""
         with ExitStack() as stack:
-            rules, listeners = [], {}
+            rules, sealed, listeners = [], [], {}
             for client, endpoint in KINDS:
                 name = f"{client}-{endpoint}"
                 listeners[name] = listener = stack.enter_context(_listener(endpoint, folder / f"to-{name}"))
                 listen = f"unix:{folder}/{name}" if client == "unix" else f"{_host(client)}:0"
-                rules.append(rule(name, _address(listener), listen))
+                if "tls" in {client, endpoint}:
+                    sealed.append((name, listen, _address(listener)))
+                else:
+                    rules.append(rule(name, _address(listener), listen))
             gateway = stack.enter_context(Gateway.start(ruleset(*rules)))
-            yield cls(gateway, listeners, folder)
+            sealing = stack.enter_context(Sealing.start_with(sealed))
+            yield cls(gateway, sealing, listeners, folder)
 
     @contextmanager
     def open(self, kind: tuple[Family, Family], mover: Mover) -> Iterator[Link]:
         """Open a session; whatever the test leaves open is closed."""
         name = "-".join(kind)
-        ended = sum(each["rule"] == name for each in self.gateway.events("session"))
-        with ThreadPoolExecutor(4) as threads, self._connect(kind[0], name) as client:
+        gateway = self._sealing if "tls" in kind else self._gateway
+        recorded = f"{name}-back" if kind[0] == "tls" else name
+        ended = sum(each["rule"] == recorded for each in gateway.events("session"))
+        with ThreadPoolExecutor(4) as threads, self._connect(kind[0], gateway, name) as client:
             endpoint, _ = self._listeners[name].accept()
             with endpoint:
                 endpoint.settimeout(PATIENCE)
-                link = Link(client, endpoint, self.gateway, name, ended, threads, 0)
+                link = Link(client, endpoint, gateway, recorded, ended, threads, 0)
                 if mover == "spliced":
                     link.warm_up()
                 try:
@@ -156,13 +202,13 @@ class Links:
                             end.close()
                 link.record()
 
-    def _connect(self, family: Family, name: str) -> socket.socket:
+    def _connect(self, family: Family, gateway: Gateway, name: str) -> socket.socket:
         if family == "unix":
             client = socket.socket(socket.AF_UNIX)
             address: str | tuple[str, int] = f"{self._folder}/{name}"
         else:
-            client = socket.socket(socket.AF_INET if family == "tcp4" else socket.AF_INET6)
-            address = HOSTS[family], self.gateway.port(name)
+            client = socket.socket(socket.AF_INET6 if family == "tcp6" else socket.AF_INET)
+            address = HOSTS[family], gateway.port(name)
         _small_buffers(client)
         client.settimeout(PATIENCE)
         client.connect(address)
@@ -183,7 +229,7 @@ def _listener(family: Family, path: Path) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX)
         address: str | tuple[str, int] = str(path)
     else:
-        listener = socket.socket(socket.AF_INET if family == "tcp4" else socket.AF_INET6)
+        listener = socket.socket(socket.AF_INET6 if family == "tcp6" else socket.AF_INET)
         address = HOSTS[family], 0
     _small_buffers(listener)  # its clients inherit them
     listener.bind(address)

@@ -11,7 +11,7 @@ import pytest
 from appliance.net.handshake import Handshake
 from appliance.net.reactor import IN, OUT
 from appliance.net.tls import TlsSocket
-from tests.tls import SERVER_NAME, Authority, client_context, client_of, server_context
+from tests.tls import CLIENT_NAME, SERVER_NAME, Authority, client_context, client_of, server_context
 from tests.unit.net.loop import Loop, Watcher, loop, open_fds, tcp_pair
 
 LIMIT = 5.0
@@ -95,7 +95,8 @@ def test_both_sides(at: Loop, ends: tuple[socket.socket, socket.socket], watched
     at.until(lambda: one.told and other.told)
     assert one.tls is not None
     assert other.tls is not None
-    assert one.tls.getpeercert() != other.tls.getpeercert() is not None
+    assert one.tls.getpeercert()["subject"] == ((("commonName", SERVER_NAME),),)
+    assert other.tls.getpeercert()["subject"] == ((("commonName", CLIENT_NAME),),)
     assert not one.tls.pending()
     one.tls.send(b"question")
     at.until(lambda: other.watcher.events)
