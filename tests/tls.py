@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import TypeVar, overload
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -115,13 +116,26 @@ def _complete(context: ssl.SSLContext, leaf: Leaf) -> ssl.SSLContext:
     return context
 
 
+Kind = TypeVar("Kind", bound=TlsSocket)
+
+
+@overload
 def secure(
-    one: Socket, other: Socket, *, client: ssl.SSLContext | None = None, session: ssl.SSLSession | None = None
+    one: Socket, other: Socket, *, session: ssl.SSLSession | None = None
+) -> tuple[TlsSocket, TlsSocket]: ...
+@overload
+def secure(
+    one: Socket, other: Socket, *, session: ssl.SSLSession | None = None, kind: type[Kind]
+) -> tuple[Kind, TlsSocket]: ...
+def secure(
+    one: Socket,
+    other: Socket,
+    *,
+    session: ssl.SSLSession | None = None,
+    kind: type[TlsSocket] = TlsSocket,
 ) -> tuple[TlsSocket, TlsSocket]:
-    """Shake hands over two connected sockets: the client's, the server's."""
-    dialling = TlsSocket(
-        one, client or client_context(), server_side=False, server_hostname=SERVER_NAME, session=session
-    )
+    """Shake hands over two connected sockets: the client's, of a kind of TlsSocket, and the server's."""
+    dialling = kind(one, client_context(), server_side=False, server_hostname=SERVER_NAME, session=session)
     accepted = TlsSocket(other, server_context(), server_side=True)
     unfinished = [dialling, accepted]
     while unfinished:

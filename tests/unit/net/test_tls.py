@@ -356,3 +356,14 @@ def test_options_are_those_of_the_connection(pair: Pair) -> None:
     assert pair.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert pair.client.getpeername() == pair.server.getsockname()
     assert pair.client.family == socket.AF_INET
+
+
+def test_a_resumed_session_is_authenticated_too(pair: Pair) -> None:
+    """With a ticket the handshake is half the work, and both sides still know whose certificate it was."""
+    client, server = secure(*tcp_pair(), session=pair.client.session)
+    assert client.session_reused
+    assert server.session_reused
+    assert server.getpeercert() == pair.server.getpeercert() != {}
+    assert client.getpeercert() == pair.client.getpeercert() != {}
+    client.close()
+    server.close()
