@@ -40,6 +40,7 @@ class SealedDialling:
     def __init__(self, reactor: Reactor, upstream: Upstream, caller: Caller) -> None:
         self._reactor = reactor
         self._caller = caller
+        self.peer = caller.peer
         self._handshake: Handshake | None = None
         self._attempt = upstream.dial(self)
         self.endpoint: Endpoint | None = None
