@@ -113,6 +113,8 @@ class Shown(Protocol):
 def why(error: OSError) -> str:
     """Say in a few words why a connection that was secured, or to be, has ended."""
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    if isinstance(cause, ssl.SSLEOFError):
+        return "the other side closed without a word"
     if isinstance(cause, ssl.SSLError):
         return f"{refusal_of(cause)}: {cause.reason or cause}"
     return error.strerror or str(error)
