@@ -56,7 +56,7 @@ def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> tuple[ssl.SSL
 def mapped(word: str) -> set[str]:
     """Name the files with that word in their name that are mapped into this process (proc(5), maps)."""
     lines = Path("/proc/self/maps").read_text().splitlines()
-    return {line.split()[-1] for line in lines if word in line.rpartition("/")[2]}
+    return {line.split(maxsplit=5)[5] for line in lines if word in line.rpartition("/")[2]}
 
 
 def main(now: float) -> None:
