@@ -15,13 +15,13 @@ from appliance.net.dial import Caller
 from appliance.net.reactor import Reactor
 from appliance.net.session import Session
 from appliance.net.sockets import Endpoint, Sealed, peer_text
-from appliance.outcome import LEGAL, Cause, Stage
+from appliance.outcome import Cause
 from appliance.policy.balance import RoundRobin
 from appliance.ruleset import Rule
 from appliance.tunnel.crew import Crew
 from appliance.tunnel.link import Link, Ready
 from appliance.tunnel.messages import ClosedError, Messages
-from appliance.wire.messages import ANSWER, Failed, Limit, MessageError, Open, Opened
+from appliance.wire.messages import ANSWER, Failed, Limit, MessageError, Open, Opened, cause_of
 
 SLACK: Final = 1.0
 
@@ -173,8 +173,7 @@ class Carriage:
         if isinstance(answer, Opened):
             self._opened(answer, self._messages)
         elif isinstance(answer, Failed):
-            cause = next((cause for cause in LEGAL[Stage.DIAL] if cause == answer.cause), None)
-            self._give_up(cause or Cause.DIAL_UNREACHABLE)
+            self._give_up(cause_of(answer))
             self.go()
 
     def _opened(self, answer: Opened, messages: Messages) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from appliance.net.flow import Flow
 from appliance.net.reactor import Reactor
 from appliance.net.sockets import Endpoint, Socket, peer_text
-from appliance.outcome import LEGAL, Cause, Stage
+from appliance.outcome import Cause
 from appliance.policy.balance import RoundRobin
 from appliance.ruleset import Rule
 from appliance.tunnel.carriage import MOST_TRIES, SLACK
@@ -18,7 +18,7 @@ from appliance.tunnel.crew import Crew
 from appliance.tunnel.datagram_channel import DatagramChannel
 from appliance.tunnel.link import Ready
 from appliance.tunnel.messages import ClosedError, Messages
-from appliance.wire.messages import ANSWER, Failed, Limit, MessageError, Open, Opened
+from appliance.wire.messages import ANSWER, Failed, Limit, MessageError, Open, Opened, cause_of
 
 if TYPE_CHECKING:
     from appliance.net.contact import Caller
@@ -192,9 +192,8 @@ class FlowCarriage:
         if isinstance(answer, Opened):
             self._opened(answer, self._messages.connection)
         elif isinstance(answer, Failed):
-            cause = next((cause for cause in LEGAL[Stage.DIAL] if cause == answer.cause), None)
             self.abandon()
-            self._cause = cause or Cause.DIAL_UNREACHABLE
+            self._cause = cause_of(answer)
             self.go()
 
     def _opened(self, answer: Opened, connection: Socket) -> None:
