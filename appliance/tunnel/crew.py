@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from appliance.ruleset import Encryption
-from appliance.tunnel.link import Link, Ready
+from appliance.tunnel.link import MOST_READY, Link, Ready
 from appliance.wire.messages import Hello
 
 if TYPE_CHECKING:
@@ -60,11 +60,10 @@ class Crew:
         return None
 
     def join(self, link: Link) -> None:
-        """Put a link to use."""
+        """Put a link to use. It has not been welcomed yet: the Welcome says how many channels are wanted."""
         self.links.append(link)
         self._here_until = math.inf
-        if self.waiting:
-            link.ask_for(len(self.waiting))
+        link.want = min(MOST_READY, max(link.want, len(self.waiting)))
 
     def lost(self, link: Link) -> None:
         """A link has ended: who had opened a session on it, and has no answer, tries again."""
