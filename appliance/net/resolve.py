@@ -90,6 +90,13 @@ class Resolver:
         asked.append(asker)
         return None
 
+    def refresh(self, name: Name) -> None:
+        """Ask for a name although its answer may be fresh; that one is used until there is a new one."""
+        try:
+            self._ask(name)
+        except (OSError, RuntimeError) as refused:  # as above
+            self._on_failure(name[0], str(refused))
+
     def withdraw(self, name: Name, asker: Asker) -> None:
         """Forget an asker whose session ended."""
         askers = self._asked.get(name, [])

@@ -158,6 +158,20 @@ def test_a_stale_answer_is_used_while_a_new_one_is_fetched() -> None:
         assert of.asked == [WEB, WEB]
 
 
+def test_a_fresh_answer_is_asked_for_again_on_request() -> None:
+    """Who has lost what a name led to asks anew; the old answer holds until there is another, if there is."""
+    with names() as of:
+        of.ask()
+        of.answer([endpoint("10.0.0.1")])
+        of.resolver.refresh(WEB)
+        assert of.ask()[0] == (endpoint("10.0.0.1"),)
+        of.answer([endpoint("10.0.0.9")])
+        assert of.ask()[0] == (endpoint("10.0.0.9"),)
+        of.resolver.refresh(WEB)
+        of.answer(DNS_DOWN)
+        assert of.ask()[0] == (endpoint("10.0.0.9"),)
+
+
 @pytest.mark.parametrize("failure", [DNS_DOWN, [], UnicodeError("label too long")])
 def test_the_last_good_answer_outlives_a_failure(failure: list[Endpoint] | BaseException) -> None:
     """A DNS server that is down takes nothing away, is told of, and is asked again after FRESH seconds."""

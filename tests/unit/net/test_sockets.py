@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from appliance.net.sockets import (
+    TCP_RTO_MAX_MS,
     AcceptError,
     Endpoint,
     abort_on_close,
@@ -15,9 +16,11 @@ from appliance.net.sockets import (
     dial_cause,
     endpoint_named,
     endpoint_of,
+    has_address,
     keep_alive,
     listening_socket,
     peer_text,
+    resume_soon,
     sockaddr_of,
 )
 from appliance.outcome import LEGAL, Cause, Stage
@@ -230,3 +233,25 @@ def test_keep_alive_can_be_set_on_an_endpoint() -> None:
         keep_alive(mine)
         assert mine.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert mine.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0"])
+def test_a_host_has_the_address_of_its_connections(listen: str) -> None:
+    """An address that is there is known as such, of either family; tests/netns takes one away."""
+    server = listening_socket(endpoint_of(ListenAddress.parse(listen)), reuse_port=False)
+    with server, socket.create_connection(server.getsockname()[:2]) as connection:
+        assert has_address(connection)
+
+
+def test_what_a_listener_has_of_resuming_its_clients_have() -> None:
+    """A client of a listener that resumes soon does so too, where the kernel knows how."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        resume_soon(server)
+        with socket.create_connection(server.getsockname()) as other:
+            accepted, _ = server.accept()
+            with accepted:
+                longest = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+                assert longest in {0, 120_000}
+                if longest:
+                    assert accepted.getsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS) == 2000
+            assert other.fileno() >= 0
