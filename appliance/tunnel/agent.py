@@ -36,7 +36,7 @@ from appliance.wire.messages import Open, Welcome
 
 MOST_ROUTES: Final = 4096
 
-CHANNEL_IDLE: Final = 60.0
+CHANNEL_IDLE: Final = 10.0
 """Seconds by which a session may be idle longer here than at the gateway, whose time-out is the rule's."""
 
 FLOW_IDLE: Final = 10.0

@@ -15,7 +15,7 @@ from appliance.net.dial import Attempt, Upstream
 from appliance.net.handshake import Handshake
 from appliance.net.reactor import IN, Reactor
 from appliance.net.resolve import Resolver
-from appliance.net.sockets import Endpoint, Socket, keep_alive
+from appliance.net.sockets import Endpoint, Socket, keep_alive, resume_soon
 from appliance.net.tls import TlsSocket
 from appliance.net.via_proxy import Passage
 from appliance.outcome import Cause
@@ -50,6 +50,11 @@ class Target:
 
     gateway: TargetAddress
     proxy: Proxy | None
+
+    @property
+    def dialled(self) -> TargetAddress:
+        """The gateway, or the proxy on the way."""
+        return self.gateway if self.proxy is None else self.proxy.address
 
 
 class Dialout:
@@ -97,8 +102,7 @@ class Dialout:
         self._slot: int | None = None
         self._endpoint: Endpoint | None = None
         self.started = reactor.now
-        dialled = target.gateway if target.proxy is None else target.proxy.address
-        upstream = Upstream(reactor, resolver, [dialled], CONNECT_TIME)
+        upstream = Upstream(reactor, resolver, [target.dialled], CONNECT_TIME)
         self._attempt = upstream.dial(self) if at is None else Attempt(upstream, self, (at,))
 
     def go(self) -> None:
@@ -135,6 +139,7 @@ class Dialout:
         try:
             connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
             keep_alive(connection)
+            resume_soon(connection)
             if watched:
                 self._reactor.rewatch(connection.fileno(), IN)
             else:

@@ -22,6 +22,7 @@ from appliance.net.sockets import (
     abort_on_close,
     classify_accept,
     peer_text,
+    resume_soon,
 )
 from appliance.net.tls import TlsSocket
 from appliance.outcome import Refusal
@@ -51,6 +52,7 @@ class Door:
     def __init__(self, gateway: "Gateway", bound: socket.socket) -> None:
         self._gateway = gateway
         self._socket = bound
+        resume_soon(bound)
         self._watch()
 
     def _watch(self) -> None:

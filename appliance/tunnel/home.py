@@ -77,6 +77,12 @@ class Home:
         """A control channel has ended, or could not be made."""
         self.agent.journal.tunnel_down(self, why, pause, in_order=in_order)
 
+    def refresh_name(self) -> None:
+        """Ask what the name means now, so that the next try knows: the pause before it is long enough."""
+        dialled = self.target.dialled
+        if dialled.is_name:
+            self.agent.resolver.refresh((dialled.host, dialled.first_port))
+
     def renewed(self, message: Renewed) -> None:
         """The gateway has made a new certificate."""
         self.identity.renewed(message)

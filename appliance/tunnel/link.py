@@ -116,6 +116,7 @@ class Link:
         """`Welcome.link`."""
         self.secret = secret
         self.since = self.heard = reactor.now
+        """`heard`: when it answered last. That it can be heard shows one direction, its answers show both."""
         self.rtt: float | None = None
         self.ready: list[Ready] = []
         self.sessions: set[Session] = set()
@@ -165,7 +166,6 @@ class Link:
                 self._messages.on_room()
             if events & ~OUT:
                 while not self.is_over and (message := self._messages.take(FROM_AGENT)) is not None:
-                    self.heard = self.reactor.now
                     self._heard(message)
         except ClosedError:
             self.end("the agent closed", in_order=self.is_leaving)
@@ -179,6 +179,7 @@ class Link:
             case Ping(number=number):
                 self.say(Pong(number))
             case Pong(number=number):
+                self.heard = self.reactor.now
                 if number == self._ping:
                     self.rtt = self.reactor.now - self._ping_sent
             case Bye():
@@ -189,7 +190,7 @@ class Link:
                 raise MessageError("a second Hello")
 
     def on_deadline(self, now: float) -> None:
-        """Send the next Ping, or give up on an agent that says nothing."""
+        """Send the next Ping, or give up on an agent that answers none."""
         if self.is_over:
             return
         silent_at = self.heard + 2 * self._heartbeat

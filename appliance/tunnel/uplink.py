@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from appliance import __version__
 from appliance.net.reactor import OUT, Reactor
-from appliance.net.sockets import Endpoint, Socket
+from appliance.net.sockets import Endpoint, Socket, has_address
 from appliance.tunnel.credentials import why
 from appliance.tunnel.dialout import Caller, Dialout
 from appliance.tunnel.messages import ClosedError, Messages
@@ -96,6 +96,7 @@ class Uplink:
         if self._is_over:
             return
         pause = self._backoff.next() if pause is None else pause
+        self.home.refresh_name()
         self.home.report_down(why, pause, in_order=in_order)
         self._slot = self.reactor.arm(self.reactor.now + pause, self)
 
@@ -152,7 +153,8 @@ class Channel:
         self._uplink = uplink
         self._reactor = uplink.reactor
         self._messages = Messages(uplink.reactor, connection, Limit.GATEWAY)
-        self._heard = uplink.reactor.now
+        self._answered = uplink.reactor.now
+        """When the gateway answered last. That it can be heard shows one direction, its answers show both."""
         self._silence = WELCOME_TIME
         self._pause = WELCOME_TIME
         self._ping = 0
@@ -189,7 +191,6 @@ class Channel:
                 self._messages.on_room()
             if events & ~OUT:
                 while not self.is_over and (message := self._messages.take(FROM_GATEWAY)) is not None:
-                    self._heard = self._reactor.now
                     self._take(message)
         except ClosedError:
             self.end("the gateway closed")
@@ -207,7 +208,7 @@ class Channel:
             case Ping(number=number):
                 self.say(Pong(number))
             case Pong():
-                pass
+                self._answered = self._reactor.now
             case Want(ready=ready) if self.supply is not None:
                 self.supply.want(ready)
             case Renewed():
@@ -221,6 +222,7 @@ class Channel:
     def _welcome(self, welcome: Welcome) -> None:
         self.supply = Supply(self._uplink, welcome)
         self._pause, self._silence = welcome.heartbeat, 2 * welcome.heartbeat
+        self._answered = self._reactor.now
         self._rearm(self._reactor.now)
         self._uplink.up(self, welcome)
         self.supply.fill()
@@ -228,15 +230,18 @@ class Channel:
     def _rearm(self, now: float) -> None:
         if self._slot is not None:
             self._reactor.timers.cancel(self._slot, self)
-        self._slot = self._reactor.arm(min(now + self._pause, self._heard + self._silence), self)
+        self._slot = self._reactor.arm(min(now + self._pause, self._answered + self._silence), self)
 
     def on_deadline(self, now: float) -> None:
-        """Send the next Ping, or give up on a gateway that says nothing."""
+        """Send the next Ping, or give up on a gateway that answers none."""
         self._slot = None
         if self.is_over:
             return
-        if now >= self._heard + self._silence:
+        if now >= self._answered + self._silence:
             self.end("no heartbeat" if self.supply is not None else "no answer")
+            return
+        if not has_address(self._messages.connection):
+            self.end("this host has lost the address that it had")
             return
         self._ping += 1
         self.say(Ping(self._ping))
