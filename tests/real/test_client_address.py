@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e import needs
 from tests.e2e.gateway import Gateway, ruleset
+from tests.e2e.tunnel import LISTENERS, enroll, tunnel_ruleset
 from tests.program import program
 from tests.real.namespaces import Host, device_of, hosts, join
 from tests.real.programs import find
@@ -19,6 +20,7 @@ from tests.real.programs import find
 HERE = Path(__file__).parents[2]
 OUTSIDE = "198.18.1"
 INSIDE = "198.18.2"
+BETWEEN = "198.18.3"
 
 GATEWAY = {4: f"{OUTSIDE}.1", 6: "fd00:1::1"}
 GATEWAY_INSIDE = {4: f"{INSIDE}.1", 6: "fd00:2::1"}
@@ -175,6 +177,40 @@ def test_a_server_on_the_gateway_itself(to: dict[int, str], tmp_path: Path) -> N
                 assert seen == own
         there.apply(there.source("--undo"))
         assert there.state() == before
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_server_behind_an_agent(protocol: str, tmp_path: Path) -> None:
+    """The agent's host is the one that is set up: its server sees the client of the gateway."""
+    with hosts("client", "gateway", "agent", "server") as (client, gateway, agent, server):
+        join(gateway, client, OUTSIDE)
+        join(gateway, agent, BETWEEN)
+        join(agent, server, INSIDE)
+        server.ip("route", "add", "default", "via", GATEWAY_INSIDE[4])
+        there = Net(client, agent, server)
+        there.apply(there.source("--to", f"{SERVER[4]}:{PORT}"))
+        name = f"{protocol}4"
+        rule = (
+            f'[[rule]]\nname = "{name}"\nprotocol = "{protocol}"\nlisten = "{GATEWAY[4]}:0"\n'
+            f'to = "{SERVER[4]}:{PORT}"\nvia = "office"\nsource = "client"\n'
+        )
+        text = tunnel_ruleset(rule, state=tmp_path / "state", listen=f"{BETWEEN}.1:0")
+        with Gateway.start(text, wrap=gateway.wrap) as running, serving(server, SERVER[4]):
+            path, at = tmp_path / "rules.toml", f"{BETWEEN}.1:{running.port(LISTENERS)}"
+            path.write_text(text)
+            verb = (
+                "agent",
+                "--join",
+                str(enroll(path, "office", at, tmp_path / "office.join")),
+                "--workers",
+                "1",
+            )
+            with Gateway.start("", verb=verb, wrap=agent.wrap) as inside:
+                running.await_event("agent_connected")
+                own, seen = asked(there, running, protocol, 4)
+                assert seen == own
+                if protocol == "tcp":
+                    assert inside.session()["client"] == own
 
 
 def test_endpoints_named_one_by_one() -> None:
