@@ -125,12 +125,19 @@ def gateway_plan(ruleset: Ruleset, workers: int) -> GatewayPlan | None:
     """Prepare the tunnels of a ruleset; None where it has none. Raises OSError, ValueError."""
     if ruleset.tunnel is None:
         return None
+    from appliance.tunnel.apart import apart  # noqa: PLC0415  see above
     from appliance.tunnel.authority import open_authority  # noqa: PLC0415  see above
-    from appliance.tunnel.credentials import gateway_context  # noqa: PLC0415  see above
+    from appliance.tunnel.credentials import server_context  # noqa: PLC0415  see above
     from appliance.tunnel.gateway import Setup  # noqa: PLC0415  see above
     from appliance.tunnel.passage import Passages  # noqa: PLC0415  see above
     from appliance.tunnel.state import State  # noqa: PLC0415  see above
 
-    authority = open_authority(State(ruleset.tunnel.state))
-    context = gateway_context(authority)
-    return GatewayPlan(Setup(ruleset.tunnel, ruleset.agents, context, authority, Passages(workers)))
+    state = State(ruleset.tunnel.state)
+
+    def certified() -> tuple[str, str, str]:
+        authority = open_authority(state)
+        return authority.certificate, *authority.serve()
+
+    ca, certificate, key = apart(certified)
+    context = server_context(ca, certificate, key)
+    return GatewayPlan(Setup(ruleset.tunnel, ruleset.agents, context, state, Passages(workers)))

@@ -61,8 +61,12 @@ def gateway_context(authority: Authority) -> ssl.SSLContext:
     To be made before workers are forked: the key of session tickets is in it, so a ticket that one worker
     gave is good at each. An agent asks for one ticket with each connection it makes, so it is given one.
     """
-    certificate, key = authority.serve()
-    context = _context(ssl.PROTOCOL_TLS_SERVER, authority.certificate, certificate, key)
+    return server_context(authority.certificate, *authority.serve())
+
+
+def server_context(ca: str, certificate: str, key: str) -> ssl.SSLContext:
+    """Make the same of what another process has made (PEM)."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER, ca, certificate, key)
     context.num_tickets = 1
     return context
 
@@ -118,6 +122,12 @@ def why(error: OSError) -> str:
     if isinstance(cause, ssl.SSLError):
         return f"{refusal_of(cause)}: {cause.reason or cause}"
     return error.strerror or str(error)
+
+
+def has_expired(tls: Shown, now: float) -> bool:
+    """Say whether the other side's certificate has expired: OpenSSL does not look again on a resumption."""
+    until = (cast("Any", tls.getpeercert()) or {}).get("notAfter")
+    return isinstance(until, str) and ssl.cert_time_to_seconds(until) < now
 
 
 def peer_of(tls: Shown) -> tuple[str, str]:

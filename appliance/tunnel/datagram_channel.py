@@ -63,7 +63,7 @@ class DatagramChannel:
         except BlockingIOError:
             raise
         except OSError as error:
-            raise _lost(error) from error
+            raise self._ended(error) from error
         if sent < len(whole):
             self._unsent = whole[sent:]
             self._reactor.rewatch(self.fileno(), IN | OUT)
@@ -80,12 +80,22 @@ class DatagramChannel:
         except BlockingIOError:
             return False
         except OSError as error:
-            raise _lost(error) from error
+            raise self._ended(error) from error
         self._unsent = self._unsent[sent:]
         if self._unsent:
             return False
         self._reactor.rewatch(self.fileno(), IN)
         return True
+
+    def _ended(self, error: OSError) -> OSError:
+        """Say how it ended, where sending fails: an end in order is there to read."""
+        try:
+            self._read()
+        except ConnectionRefusedError as in_order:
+            return in_order
+        except OSError:
+            pass
+        return _lost(error)
 
     def sendmsg(self, *_: object) -> int:
         """Refuse a train: its datagrams are sent one by one (`net.trains`)."""
@@ -159,11 +169,10 @@ class DatagramChannel:
         raise BlockingIOError(errno.EAGAIN, "a stream queues no errors")
 
     def close(self) -> None:
-        """Close the channel, in order."""
+        """Close it in order: with something unread, close(2) alone would be a reset."""
         self._is_closed = True
-        if isinstance(self._connection, Sealed):
-            with suppress(OSError):
-                self._connection.shutdown(socket.SHUT_WR)
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
         self._connection.close()
 
     def forget(self) -> None:

@@ -25,8 +25,9 @@ from appliance.net.sockets import (
     resume_soon,
 )
 from appliance.net.tls import TlsSocket
+from appliance.observe.log import wall_clock
 from appliance.outcome import Refusal
-from appliance.tunnel.credentials import ALPN, peer_of, refusal_of, why
+from appliance.tunnel.credentials import ALPN, has_expired, peer_of, refusal_of, why
 from appliance.tunnel.messages import ClosedError, Messages
 from appliance.wire.client_hello import LONGEST, ClientHello, Needs, look
 from appliance.wire.messages import FIRST, Attach, Limit, MessageError, Refused
@@ -271,7 +272,9 @@ class Stranger:
         except ValueError as error:  # our CA has made no such certificate
             self.refuse(Refusal.HANDSHAKE_FAILED, str(error))
             return
-        if self._gateway.is_revoked(self._serial):
+        if has_expired(tls, wall_clock()):
+            self.refuse(Refusal.EXPIRED, "this agent's certificate has expired")
+        elif self._gateway.is_revoked(self._serial):
             self.refuse(Refusal.REVOKED, "this agent's certificate was revoked")
         elif self._name not in self._gateway.crews:
             self.refuse(Refusal.UNKNOWN_AGENT, f"the ruleset has no [[agent]] named {self._name}")

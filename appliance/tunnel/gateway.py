@@ -26,7 +26,7 @@ from appliance.net.sockets import Socket, peer_text
 from appliance.observe.log import wall_clock
 from appliance.outcome import Cause, Refusal
 from appliance.ruleset import Agent, Encryption, Rule, Tunnel
-from appliance.tunnel.authority import Authority
+from appliance.tunnel.authority import load_authority
 from appliance.tunnel.carriage import ViaAgent
 from appliance.tunnel.crew import Crew
 from appliance.tunnel.door import Door, Stranger, Strangers
@@ -35,7 +35,7 @@ from appliance.tunnel.link import Link
 from appliance.tunnel.messages import Messages
 from appliance.tunnel.passage import Passages
 from appliance.tunnel.refusals import Refusals, Refused
-from appliance.tunnel.state import REVOKED
+from appliance.tunnel.state import REVOKED, State
 from appliance.wire.messages import VERSION, Attach, Bye, Hello, Limit, Renewed, Welcome
 
 LOOK_AT_STATE: Final = 1.0
@@ -52,7 +52,7 @@ class Setup:
     tunnel: Tunnel
     agents: tuple[Agent, ...]
     context: ssl.SSLContext
-    authority: Authority
+    state: State
     passages: Passages
 
 
@@ -95,8 +95,7 @@ class Gateway:
         }
         self.links: dict[str, Link] = {}
         self._setup = setup
-        self._authority = setup.authority
-        self._state = setup.authority.state
+        self._state = setup.state
         self._revoked = Path(self._state.path, REVOKED)
         self._journal = journal
         self._refusals = Refusals(reactor, journal.tunnel_refused)
@@ -220,7 +219,7 @@ class Gateway:
     def renew(self, link: Link, request: str) -> None:
         """Make an agent a new certificate."""
         try:
-            made = self._authority.renew(link.crew.name, link.serial, request, wall_clock())
+            made = load_authority(self._state).renew(link.crew.name, link.serial, request, wall_clock())
         except (OSError, ValueError) as error:
             self._journal.trouble(f"cannot renew the certificate of {link.crew.name}", str(error))
             return

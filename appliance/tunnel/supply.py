@@ -21,12 +21,17 @@ MOST_AT_ONCE: Final = 64
 """Data channels that are made at the same time."""
 
 
+LATER: Final = 0.05
+"""Seconds after which a channel that was used is made up for, where there are others."""
+
+
 class Supply:
     """The data channels of one control channel."""
 
     __slots__ = (
         "_backoff",
         "_is_over",
+        "_is_pausing",
         "_making",
         "_number",
         "_ready",
@@ -45,6 +50,8 @@ class Supply:
         self._number = 0
         self._is_over = False
         self._slot: int | None = None
+        self._is_pausing = False
+        """One could not be made, and the next try is not due yet."""
         self._backoff = Backoff(random.random)
 
     def want(self, ready: int) -> None:
@@ -54,18 +61,18 @@ class Supply:
 
     def fill(self) -> None:
         """Make what is missing."""
-        if self._is_over or self._slot is not None:
+        if self._is_over or self._is_pausing:
             return
         missing = self._want - len(self._ready) - len(self._making)
         for _ in range(min(missing, MOST_AT_ONCE - len(self._making))):
             making = Making(self)
             self._making.add(making)
             making.go()
-            if self._is_paused():
+            if self._has_failed():
                 return
 
-    def _is_paused(self) -> bool:
-        return self._slot is not None
+    def _has_failed(self) -> bool:
+        return self._is_pausing
 
     # -- as those that are made call it ---------------------------------------------------------------
 
@@ -110,20 +117,30 @@ class Supply:
         self._pause()
 
     def _pause(self) -> None:
-        if not self._is_over and self._slot is None:
+        if not self._is_over and not self._is_pausing:
+            self._is_pausing = True
+            self._fill_after(self._backoff.next())
+
+    def _fill_after(self, pause: float) -> None:
+        if self._slot is None:
             reactor = self._uplink.reactor
-            self._slot = reactor.arm(reactor.now + self._backoff.next(), self)
+            self._slot = reactor.arm(reactor.now + pause, self)
 
     def on_deadline(self, now: float) -> None:  # noqa: ARG002  as the timers call it
         """Try again."""
         self._slot = None
+        self._is_pausing = False
         self.fill()
 
     def opened(self, waiting: "Waiting", order: Open) -> None:
         """One is used."""
         self._ready.discard(waiting)
         self._uplink.carry(order, waiting.messages.connection, self._welcome)
-        self.fill()
+        if len(self._ready) + len(self._making) <= self._want // 2:
+            self.fill()
+        else:
+            # A handshake takes a millisecond of both ends: not while this session's first bytes are due.
+            self._fill_after(LATER)
 
     def closed(self, waiting: "Waiting") -> None:
         """The gateway, or something on the way, has closed one that was ready."""
