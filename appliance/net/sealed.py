@@ -3,7 +3,8 @@
 It differs from `relay.Direction` in three things. It never splices: the bytes pass through OpenSSL. It
 asks a sealed source for what has left the kernel already, which epoll does not know. And a sealed
 sink is told of an EOF even when that ends the session, since a stream that stops without a close_notify is a
-truncated one (RFC 8446, 6.1), which the other end takes for a reset.
+truncated one (RFC 8446, 6.1), which the other end takes for a reset. Where the session ends because the
+source was reset, a reset is what it must get: an EOF that is read once the error was met by a write is none.
 """
 
 from socket import SHUT_WR
@@ -16,12 +17,15 @@ from appliance.net.sockets import Sealed, Socket
 class SealedDirection(Direction):
     """One way of a session with TLS on either side."""
 
-    __slots__ = ("_sealed_sink", "_sealed_source")
+    __slots__ = ("_is_sink_lost", "_sealed_sink", "_sealed_source")
+
+    back: "SealedDirection"
 
     def __init__(self, relay: Relay, session: Relayed, source: Socket, sink: Socket) -> None:
         super().__init__(relay, session, source, sink)
         self._sealed_source = source if isinstance(source, Sealed) else None
         self._sealed_sink = isinstance(sink, Sealed)
+        self._is_sink_lost = False
 
     def _start_splicing(self) -> None:
         """Go on copying."""
@@ -38,7 +42,7 @@ class SealedDirection(Direction):
 
     def _end(self) -> None:
         """EOF of the source, and everything before it is delivered: pass it on."""
-        if self._sealed_sink or not self.back.ended:
+        if not self.back.ended or (self._sealed_sink and not self.back._is_sink_lost):  # noqa: SLF001  its twin
             try:
                 self.sink.shutdown(SHUT_WR)
             except BlockingIOError:
@@ -54,3 +58,7 @@ class SealedDirection(Direction):
             self.session.relay_ended(self)
         else:
             self.want(self.interest & ~IN)
+
+    def _sink_reset(self) -> None:
+        self._is_sink_lost = True
+        super()._sink_reset()

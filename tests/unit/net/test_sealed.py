@@ -1,6 +1,7 @@
 """Sessions with TLS on one side or both: every end is told, and told once there is room to tell it."""
 
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -163,3 +164,24 @@ def test_a_truncation_is_passed_on_as_a_reset(joined: Joined) -> None:
     joined.endpoint.close()
     joined.at.until(lambda: joined.told.reset)
     assert not joined.told.ended
+
+
+def test_an_end_after_a_loss_is_no_end(joined: Joined) -> None:
+    """Where a write has met the client's reset, a read gives EOF: it is not passed on as one.
+
+    The kernel tells of a reset once. A close_notify would make an upload that was aborted a complete one.
+    """
+    joined.client.sendall(b"half of it")
+    joined.at.until(lambda: joined.up.moved == 10)
+    joined.at.reactor.unwatch(joined.up.fd)
+    joined.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    joined.client.close()
+    joined.endpoint.send(b"answer")
+    joined.at.until(lambda: joined.told.lost)
+    joined.at.reactor.watch(joined.up.fd, IN, joined.up)
+    joined.at.until(lambda: joined.told.ended or joined.told.reset)
+    assert joined.told.ended == [joined.up]
+    assert joined.endpoint.recv(100) == b"half of it"
+    with pytest.raises(BlockingIOError):
+        joined.endpoint.recv(100)
+    assert not joined.connection.asked
