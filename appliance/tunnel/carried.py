@@ -35,7 +35,9 @@ class CarriedSession(Session):
         super().dialled(connection, endpoint, watched=watched)
 
     def dial_failed(self, cause: Cause) -> None:
-        """Tell the gateway, and end."""
+        """Tell the gateway, and end; where descriptors are short, give up the pipes that nobody uses."""
+        if cause is Cause.FD_LIMIT:  # an agent has no listener that would do so (`net.listener`)
+            self.route.relay.pipes.trim()
         self.refuse(cause)
 
     def refuse(self, cause: Cause) -> None:
