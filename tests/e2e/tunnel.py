@@ -11,8 +11,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from appliance.cli.asking import ask_gateway
+from appliance.supervisor.status import AgentLink, Agents
 from tests.e2e.gateway import Gateway, wait_for
 from tests.program import program
+
+ADMIN = "admin"
+"""The admin socket of a tunnel's gateway, in its folder."""
 
 LISTENERS = "[tunnel]"
 """What the log calls the rule of the tunnel's own listeners."""
@@ -27,9 +32,11 @@ def tunnel_ruleset(
     heartbeat: str = "2s",
     drain: str = "5s",
     listen: str = "127.0.0.1:0",
+    admin: Path | str = "",
 ) -> str:
     """Write a ruleset with [tunnel], the agents and the rules."""
-    text = f'[gateway]\nworkers = {workers}\ndrain_timeout = "{drain}"\n\n'
+    text = f'[gateway]\nworkers = {workers}\ndrain_timeout = "{drain}"\n'
+    text += f'admin = "{admin}"\n\n' if admin else "\n"
     text += f'[tunnel]\nlisten = "{listen}"\nstate = "{state}"\n'
     text += f'encryption = "{encryption}"\nheartbeat = "{heartbeat}"\n\n'
     text += "".join(f'[[agent]]\nname = "{name}"\n\n' for name in agents)
@@ -73,6 +80,11 @@ class Tunnel:
         """Where agents come in."""
         return self.gateway.port(LISTENERS)
 
+    def links(self) -> tuple[AgentLink, ...]:
+        """Ask the gateway for its control channels."""
+        _, told = ask_gateway(str(self.folder / ADMIN), b'{"verb":"agents"}', Agents)
+        return told.links
+
     def await_links(self, count: int) -> None:
         """Wait until the gateway has so many control channels."""
 
@@ -106,6 +118,7 @@ def tunnel(
             encryption=encryption,
             heartbeat=heartbeat,
             drain=drain,
+            admin=folder / ADMIN,
         )
         gateway = stack.enter_context(Gateway.start(text))
         world = Tunnel(folder, gateway, folder / f"{name}.join")
