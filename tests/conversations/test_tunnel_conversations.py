@@ -33,8 +33,8 @@ from tests.e2e.tunnel import Tunnel, tunnel
 
 COUNT = int(os.environ.get("CONVERSATIONS", "3000"))
 LEAK_BYTES = 4 << 20
-"""As there. With TLS, a worker of two grew by up to 2.5 MB until 6,000 conversations, and by nothing until 8,000:
-OpenSSL's buffers come in many sizes. 1,000 bytes left of each session would be as much in 4,000."""
+"""As there. With TLS, a worker of two grew by up to 2.5 MB until 6,000 conversations, and by nothing until
+8,000: OpenSSL's buffers come in many sizes. 1,000 bytes left of each would be as much in 4,000."""
 PATIENCE = 60.0
 LECTERN = 3
 """Descriptors that a worker keeps for half-closing TLS (`net.tls`), from the first time on."""
