@@ -169,7 +169,7 @@ class DatagramChannel:
         raise BlockingIOError(errno.EAGAIN, "a stream queues no errors")
 
     def close(self) -> None:
-        """Close it in order: with something unread, close(2) alone would be a reset."""
+        """Close it in order: with something unread, a close alone would be a reset."""
         self._is_closed = True
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_WR)
