@@ -17,6 +17,7 @@ from typing import Final
 import pytest
 
 from tests.e2e.gateway import wait_for
+from tests.e2e.peers import name_of
 from tests.netns.world import (
     GATEWAY,
     HEARTBEAT,
@@ -25,6 +26,7 @@ from tests.netns.world import (
     OUTSIDE,
     TUNNEL_PORT,
     Client,
+    Process,
     World,
     name_gateway,
     world,
@@ -64,6 +66,8 @@ class Live:
     def __init__(self, made: World) -> None:
         self.made = made
         self.clients = made.opened(6)
+        self._names = {name_of(client.connection) for client in self.clients}
+        self._ends = (made.gateway, *made.agents)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._talk)
         self._thread.start()
@@ -98,6 +102,18 @@ class Live:
         for client in self.clients:
             client.close()
 
+    def have_records(self) -> None:
+        """Check that each of them is in the gateway's log, and in an agent's."""
+        gateway, *agents = self._ends
+        for logs in ([gateway], agents):
+            if not any(log.loses_records for log in logs):
+                wait_for("records of all sessions", lambda of=logs: self._names <= _recorded(of))  # type: ignore[misc]
+
+
+def _recorded(processes: list[Process]) -> set[str]:
+    """Give the clients of the sessions that have ended."""
+    return {str(record["client"]) for process in processes for record in process.events("session")}
+
 
 def _drained(client: Client) -> bool:
     """Read an echo that came meanwhile; False: there is none, or the end."""
@@ -120,9 +136,9 @@ def living(made: World) -> Iterator[Live]:
 # -- the network ------------------------------------------------------------------------------------------
 
 
-def cut(seconds: float) -> None:
+def cut(seconds: float, encryption: str = "tls") -> None:
     """Cut the link in both directions: packets are lost, and nobody is told."""
-    with world() as made, living(made) as live:
+    with world(encryption=encryption) as made, living(made) as live:
         since = time.monotonic()
         made.lose(INSIDE, OUTSIDE)
         noticed = notice(made, since) if seconds > NOTICED + BUSY else {}
@@ -130,7 +146,7 @@ def cut(seconds: float) -> None:
             in_time(taken)
         time.sleep(max(0.0, since + seconds - time.monotonic()))
         back = made.heal()
-        returns(made, f"link cut for {seconds:.0f} s", back, live, noticed)
+        returns(made, f"link ({encryption}) cut for {seconds:.0f} s", back, live, noticed)
 
 
 def notice(made: World, since: float) -> dict[str, float]:
@@ -156,10 +172,13 @@ def in_time(seconds: float) -> None:
 def returns(made: World, what: str, since: float, live: Live, more: dict[str, float] | None = None) -> None:
     """Check that service is back in time, that no session hangs, and that nothing has leaked."""
     back, longest = made.back_since(since)
+    wait_for("all links", lambda: len(made.links()) == made.expected_links)
+    links = time.monotonic() - since
     lived = live.after()
     live.close()
-    tell(what, **(more or {}), back=back, longest=longest, before=lived)
+    tell(what, **(more or {}), back=back, links=links, longest=longest, before=lived)
     made.ends_clean(IDLE + AGENT_IDLE + BUSY)
+    live.have_records()
     assert back <= BACK, f"{what}: service was back after {back:.2f} s"
 
 
@@ -293,6 +312,7 @@ def reloaded() -> None:
         tell("reload", back=back, longest=longest, before=lived)
         live.close()
         made.ends_clean()
+        live.have_records()
         assert back <= BACK
         assert lived.startswith("6 go on"), lived
 
@@ -302,6 +322,7 @@ def worker_killed(whose: str) -> None:
     with world(workers=2, agent_workers=2) as made, living(made) as live:
         live.stop()
         process = made.gateway if whose == "gateway" else made.agent
+        process.loses_records = True
         os.kill(process.workers[0], signal.SIGKILL)
         returns(made, f"a worker of the {whose} killed", time.monotonic(), live)
 
@@ -321,6 +342,7 @@ def test_service_is_back_within_3_s_of_the_network() -> None:
     """
     run(
         *(partial(cut, seconds) for seconds in sorted(CUTS, reverse=True)),
+        partial(cut, 6, "none"),
         unplugged,
         partial(one_way, INSIDE, "what agents send"),
         partial(one_way, OUTSIDE, "what the gateway sends"),

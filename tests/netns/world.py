@@ -62,6 +62,8 @@ class Process(Gateway):
     """A gateway or an agent, which a test may kill."""
 
     is_killed = False
+    loses_records = False
+    """A process of it was killed, with the records that it had not written."""
 
     @property
     def pids(self) -> list[int]:
@@ -70,7 +72,8 @@ class Process(Gateway):
 
     def send(self, number: int) -> None:
         """Send a signal to all of it."""
-        self.is_killed |= number == signal.SIGKILL
+        if number == signal.SIGKILL:
+            self.is_killed = self.loses_records = True
         for pid in self.pids:
             os.kill(pid, number)
 
