@@ -455,8 +455,9 @@ class Event(StrEnum):
     CERTIFICATE_RENEWED = (
         "certificate_renewed",
         (Level.INFO,),
-        "An agent has a new certificate: the gateway has made it, or the agent has got it.",
-        (Field.AGENT, Field.SERIAL, Field.WORKER),
+        "An agent has a new certificate: made by the gateway, which tells its serial, or got by the agent.",
+        (Field.AGENT, Field.WORKER),
+        (Field.SERIAL,),
     )
     WARNING = (
         "warning",

@@ -104,7 +104,12 @@ class TunnelLog:
 
     def certificate_renewed(self, agent: str, serial: str) -> None:
         """Write that an agent has a new certificate."""
-        self._journal.log.info(Event.CERTIFICATE_RENEWED, agent=agent, serial=serial, worker=self._worker)
+        self._journal.log.info(
+            Event.CERTIFICATE_RENEWED,
+            agent=agent,
+            worker=self._worker,
+            **({"serial": serial} if serial else {}),
+        )
         self._journal.wrote()
 
     def trouble(self, message: str, error: str) -> None:
