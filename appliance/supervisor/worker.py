@@ -153,10 +153,7 @@ class Worker:
         if rule.via is None:
             return self._upstream(rule, offset)
         assert self.gateway is not None  # the checks have seen to it
-        return self.gateway.dialer(rule, offset, self._new_id)
-
-    def _new_id(self) -> str:
-        return self._ids.next(wall_clock())
+        return self.gateway.dialer(rule, offset)
 
     def _upstream(self, rule: Rule, offset: int) -> Upstream:
         """Give the dialer of a rule: one for all its listeners, unless each has an endpoint of its own."""
@@ -173,7 +170,7 @@ class Worker:
         if rule.via is None:
             return self._datagram_upstream(rule, offset)
         assert self.gateway is not None  # the checks have seen to it
-        return self.gateway.flows(rule, offset, self._new_id, self.relay.buffer)
+        return self.gateway.flows(rule, offset, self._next_id, self.relay.buffer)
 
     def _datagram_upstream(self, rule: Rule, offset: int) -> DatagramUpstream:
         key = _upstream_key(rule, offset)

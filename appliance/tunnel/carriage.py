@@ -8,7 +8,6 @@ Nothing of the client's is sent before Opened, so a session whose link is lost u
 one. How long an endpoint may take is the agent's to watch; here it has SLACK more, for the way.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from appliance.net.dial import Caller
@@ -32,16 +31,13 @@ MOST_TRIES: Final = 4
 class ViaAgent:
     """A rule's endpoints, reached through the agents of one name: a `net.dial.Dialer`."""
 
-    __slots__ = ("_balance", "crew", "new_id", "reactor", "rule")
+    __slots__ = ("_balance", "crew", "reactor", "rule")
 
-    def __init__(
-        self, reactor: Reactor, crew: Crew, rule: Rule, offset: int, new_id: Callable[[], str]
-    ) -> None:
+    def __init__(self, reactor: Reactor, crew: Crew, rule: Rule, offset: int) -> None:
         """`offset` is which port of the rule's range is dialled."""
         self.reactor = reactor
         self.crew = crew
         self.rule = rule
-        self.new_id = new_id
         self._balance = RoundRobin([str(to.at(offset)) for to in rule.to])
 
     def dial(self, caller: Caller) -> "Carriage":
@@ -52,9 +48,8 @@ class ViaAgent:
     def open_message(self, session: Session, to: str) -> Open:
         """Make what an agent is told of a session."""
         rule, route = self.rule, session.route
-        session.id = session.id or self.new_id()
         return Open(
-            session=session.id,
+            session=session.known_id(),
             rule=rule.name,
             protocol="tcp",
             to=to,

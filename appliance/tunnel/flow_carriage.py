@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class FlowsViaAgent:
     """A rule's endpoints, as flows reach them through the agents of one name: a `DatagramUpstream`."""
 
-    __slots__ = ("_balance", "buffer", "connect_timeout", "crew", "new_id", "only", "reactor", "rule")
+    __slots__ = ("_balance", "buffer", "connect_timeout", "crew", "next_id", "only", "reactor", "rule")
 
     def __init__(
         self,
@@ -35,14 +35,14 @@ class FlowsViaAgent:
         crew: Crew,
         rule: Rule,
         offset: int,
-        new_id: Callable[[], str],
+        next_id: Callable[[float], str],
         buffer: bytearray,
     ) -> None:
         """`offset` is which port of the rule's range is dialled; `buffer` is what channels read into."""
         self.reactor = reactor
         self.crew = crew
         self.rule = rule
-        self.new_id = new_id
+        self.next_id = next_id
         self.buffer = buffer
         self.connect_timeout = rule.connect_timeout
         self.only: Endpoint | None = None
@@ -150,7 +150,7 @@ class FlowCarriage:
         upstream.reactor.hand_over(channel.connection.fileno(), self)
         self.attempts += 1
         self.deadline = upstream.reactor.now + upstream.connect_timeout + SLACK
-        flow.id = flow.id or upstream.new_id()
+        flow.id = flow.id or upstream.next_id(flow.opened)
         rule, route = upstream.rule, flow.route
         order = Open(
             session=flow.id,

@@ -110,15 +110,17 @@ class Gateway:
         """Accept at one of the tunnel's addresses."""
         self._doors.append(Door(self, bound))
 
-    def dialer(self, rule: Rule, offset: int, new_id: Callable[[], str]) -> ViaAgent:
+    def dialer(self, rule: Rule, offset: int) -> ViaAgent:
         """Give the way to a rule's endpoints."""
         assert rule.via is not None
-        return ViaAgent(self.reactor, self.crews[rule.via], rule, offset, new_id)
+        return ViaAgent(self.reactor, self.crews[rule.via], rule, offset)
 
-    def flows(self, rule: Rule, offset: int, new_id: Callable[[], str], buffer: bytearray) -> FlowsViaAgent:
+    def flows(
+        self, rule: Rule, offset: int, next_id: Callable[[float], str], buffer: bytearray
+    ) -> FlowsViaAgent:
         """Give the way of a rule's flows; channels read into `buffer`."""
         assert rule.via is not None
-        return FlowsViaAgent(self.reactor, self.crews[rule.via], rule, offset, new_id, buffer)
+        return FlowsViaAgent(self.reactor, self.crews[rule.via], rule, offset, next_id, buffer)
 
     # -- as the door calls it -------------------------------------------------------------------------
 
