@@ -1,4 +1,4 @@
-"""A flow's way to its endpoint through an agent: as `net.contact`, on a data channel of its own.
+"""Flows through an agent: as `net.contact`, on a data channel for each.
 
 The client's datagrams are held by the flow until the agent has answered Opened: one round trip, in which a
 dial that fails can still go to another endpoint or agent.
@@ -13,12 +13,11 @@ from appliance.net.sockets import Endpoint, Socket, peer_text
 from appliance.outcome import Cause
 from appliance.policy.balance import RoundRobin
 from appliance.ruleset import Rule
-from appliance.tunnel.carriage import MOST_TRIES, SLACK
 from appliance.tunnel.crew import Crew
 from appliance.tunnel.datagram_channel import DatagramChannel
-from appliance.tunnel.link import Ready
-from appliance.tunnel.messages import ClosedError, Messages
-from appliance.wire.messages import ANSWER, Failed, Limit, MessageError, Open, Opened, cause_of
+from appliance.tunnel.link import Link
+from appliance.tunnel.opening import Opening
+from appliance.wire.messages import Open
 
 if TYPE_CHECKING:
     from appliance.net.contact import Caller
@@ -55,159 +54,57 @@ class FlowsViaAgent:
         return FlowCarriage(self, caller, self._balance.order())
 
 
-class FlowCarriage:
-    """One flow's walk through the endpoints; the handler of the channel's fd until it is opened."""
+class FlowCarriage(Opening):
+    """One flow's walk through the endpoints: a `net.contact.Way`."""
 
-    __slots__ = (
-        "_cause",
-        "_flow",
-        "_left",
-        "_messages",
-        "_ready",
-        "_to",
-        "_tries",
-        "_upstream",
-        "_waits",
-        "attempts",
-        "deadline",
-    )
+    __slots__ = ("_flow", "_upstream")
 
     def __init__(self, upstream: FlowsViaAgent, flow: Flow, targets: tuple[str, ...]) -> None:
+        super().__init__(upstream.reactor, upstream.crew, upstream.connect_timeout, targets)
         self._upstream = upstream
         self._flow = flow
-        self._left = targets
-        self._to = ""
-        self._cause = Cause.AGENT_OFFLINE
-        self._tries = 0
-        self._messages: Messages | None = None
-        self._ready: Ready | None = None
-        self._waits = False
-        self.attempts = 0
-        self.deadline = 0.0
 
-    # -- as the flow calls it -------------------------------------------------------------------------
+    def order(self, to: str) -> Open:
+        """Give what the agent is told of the flow."""
+        rule, flow = self._upstream.rule, self._flow
+        flow.id = flow.id or self._upstream.next_id(flow.opened)
+        return Open(
+            session=flow.id,
+            rule=rule.name,
+            protocol="udp",
+            to=to,
+            client=peer_text(flow.client),
+            local=flow.route.listener,
+            connect_timeout=rule.connect_timeout,
+            idle_timeout=rule.flow_idle_timeout,
+            responses=rule.responses or 0,
+            source="client" if rule.is_transparent else "",
+        )
 
-    @property
-    def has_more(self) -> bool:
-        """Whether there is another endpoint to go to."""
-        return bool(self._left)
+    def opened(self, link: Link, connection: Socket, endpoint: Endpoint) -> None:
+        """Give the flow what it takes for a datagram socket."""
+        reactor = self._upstream.reactor
+        link.flows.add(self._flow)
+        reactor.unwatch(connection.fileno())  # the flow watches its socket by itself
+        channel = DatagramChannel(reactor, connection, self._upstream.buffer)
+        self._flow.reached(cast("Socket", channel), endpoint)
+        channel.look()
 
-    @property
-    def waits(self) -> bool:
-        """Whether a channel, or the agent's answer, is waited for."""
-        return self._waits
-
-    def go(self) -> None:
-        """Go to the next endpoint; the flow is told, perhaps at once."""
-        if not self._left:
-            self._waits = False
-            self._flow.unreached(self._cause)
-            return
-        self._to, self._left = self._left[0], self._left[1:]
-        self._request()
-
-    def _request(self) -> None:
-        self._waits = True
-        self.deadline = self._upstream.reactor.now + self._upstream.connect_timeout
-        if not self._upstream.crew.request(self):
-            self._waits = False
-            self._flow.unreached(Cause.AGENT_OFFLINE)
-
-    def timed_out(self) -> None:
-        """There was no channel, or no answer."""
-        had_channel = self._messages is not None
-        self.abandon()
-        if had_channel:
-            self._cause = Cause.DIAL_TIMEOUT
-            self.go()
-        else:
-            self._flow.unreached(Cause.AGENT_OFFLINE)
+    def failed(self, cause: Cause) -> None:
+        """End the flow."""
+        self._flow.unreached(cause)
 
     def abandon(self) -> None:
         """The flow has ended, or will wait no longer: leave nothing behind."""
-        self._waits = False
-        self._upstream.crew.withdraw(self)
-        if self._ready is not None:
-            self._ready.link.flows.discard(self._flow)
-        if self._messages is not None:
-            connection = self._messages.connection
-            self._upstream.reactor.forget(connection.fileno(), connection.close)
-            self._messages = None
+        super().abandon()
+        if self.link is not None:
+            self.link.flows.discard(self._flow)
 
     def eject(self, endpoint: Endpoint) -> None:
         """Note nothing: which endpoints are there is the agent's to know."""
 
     def answered(self, endpoint: Endpoint) -> None:
         """Note nothing, as above."""
-
-    # -- as the crew calls it -------------------------------------------------------------------------
-
-    def take(self, channel: Ready) -> None:
-        """Open the flow on a channel."""
-        upstream, flow = self._upstream, self._flow
-        self._ready = channel
-        self._messages = messages = Messages(upstream.reactor, channel.connection, Limit.DATA)
-        upstream.reactor.hand_over(channel.connection.fileno(), self)
-        self.attempts += 1
-        self.deadline = upstream.reactor.now + upstream.connect_timeout + SLACK
-        flow.id = flow.id or upstream.next_id(flow.opened)
-        rule, route = upstream.rule, flow.route
-        order = Open(
-            session=flow.id,
-            rule=rule.name,
-            protocol="udp",
-            to=self._to,
-            client=peer_text(flow.client),
-            local=route.listener,
-            connect_timeout=rule.connect_timeout,
-            idle_timeout=rule.flow_idle_timeout,
-            responses=rule.responses or 0,
-            source="client" if rule.is_transparent else "",
-        )
-        try:
-            messages.say_whole(order)
-        except OSError:
-            self.try_again()
-
-    def try_again(self) -> None:
-        """The link, or the channel, was lost before there was an answer: take another one."""
-        self.abandon()
-        self.attempts -= 1
-        self._tries += 1
-        if self._tries < MOST_TRIES:
-            self._request()
-        else:
-            self._flow.unreached(Cause.AGENT_OFFLINE)
-
-    # -- the channel ----------------------------------------------------------------------------------
-
-    def on_event(self, events: int) -> None:  # noqa: ARG002  what there is, reading tells
-        """Take the agent's answer."""
-        assert self._messages is not None
-        try:
-            answer = self._messages.take(ANSWER)
-        except (ClosedError, MessageError, OSError):
-            self.try_again()
-            return
-        if isinstance(answer, Opened):
-            self._opened(answer, self._messages.connection)
-        elif isinstance(answer, Failed):
-            self.abandon()
-            self._cause = cause_of(answer)
-            self.go()
-
-    def _opened(self, answer: Opened, connection: Socket) -> None:
-        upstream, ready = self._upstream, self._ready
-        assert ready is not None
-        self._waits = False
-        self._messages = None
-        upstream.crew.withdraw(self)
-        ready.link.flows.add(self._flow)
-        # The flow watches its socket by itself.
-        upstream.reactor.unwatch(connection.fileno())
-        channel = DatagramChannel(upstream.reactor, connection, upstream.buffer)
-        self._flow.reached(cast("Socket", channel), Endpoint(0, answer.endpoint, answer.endpoint))
-        channel.look()
 
     def on_fault(self) -> None:
         """End the flow: its dialling raised."""
