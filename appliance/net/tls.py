@@ -58,6 +58,7 @@ WOULD_BLOCK: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 class _Records(Protocol):
     """`_ssl._SSLSocket`, as far as it is used here."""
 
+    context: ssl.SSLContext
     session: ssl.SSLSession | None
     session_reused: bool
 
@@ -130,6 +131,11 @@ class TlsSocket(Sealed, Socket):
     def do_handshake(self) -> None:
         """Go as far as the peer lets us. Raises SSLWantReadError, SSLWantWriteError; what else is final."""
         self._records.do_handshake()
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """What it was made with."""
+        return self._records.context
 
     @property
     def session(self) -> ssl.SSLSession | None:

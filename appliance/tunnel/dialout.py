@@ -20,6 +20,7 @@ from appliance.net.tls import TlsSocket
 from appliance.net.via_proxy import Passage
 from appliance.outcome import Cause
 from appliance.tunnel.credentials import why
+from appliance.tunnel.resumption import Resumption
 from appliance.values import Proxy, TargetAddress
 
 CONNECT_TIME: Final = 2.0
@@ -67,6 +68,7 @@ class Dialout:
         "_endpoint",
         "_prelude",
         "_reactor",
+        "_resumption",
         "_server_name",
         "_slot",
         "_stage",
@@ -87,6 +89,7 @@ class Dialout:
         server_name: str,
         prelude: bytes,
         caller: Caller,
+        resumption: Resumption,
     ) -> None:
         """`at` is the address to dial instead of the gateway's name.
 
@@ -98,6 +101,7 @@ class Dialout:
         self._server_name = server_name
         self._prelude = prelude
         self._caller = caller
+        self._resumption = resumption
         self._stage: Attempt | Passage | Handshake | None = None
         self._slot: int | None = None
         self._endpoint: Endpoint | None = None
@@ -188,6 +192,7 @@ class Dialout:
             caller=self,
             deadline=self._reactor.now + HANDSHAKE_TIME,
             watched=True,
+            session=self._resumption.session(self._context),
         )
         handshake.go()
 
@@ -198,11 +203,14 @@ class Dialout:
     # -- handshake ------------------------------------------------------------------------------------
 
     def secured(self, tls: TlsSocket) -> None:
-        """The gateway has shown a certificate of its CA."""
+        """The gateway has shown a certificate of its CA, or is the one that has."""
+        if not tls.session_reused:  # if one was offered, it is no good any more
+            self._resumption.forget()
         self._succeed(tls)
 
     def not_secured(self, error: OSError) -> None:
         """It is not our gateway, or it does not want us."""
+        self._resumption.forget()
         self._fail(why(error))
 
     # -- end ------------------------------------------------------------------------------------------

@@ -203,8 +203,8 @@ class Stranger:
         match look(data):
             case Needs(total=total):
                 self._wait_for(connection, data, total)
-            case ClientHello(server_name=server_name):
-                self._tls(connection, server_name)
+            case ClientHello() as hello:
+                self._tls(connection, hello)
             case not_tls:
                 self.refuse(Refusal.GARBAGE, not_tls.why)
 
@@ -221,11 +221,14 @@ class Stranger:
         if self._is_waiting:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
-    def _tls(self, connection: Socket, server_name: str | None) -> None:
-        meant = worker_meant(server_name or "", self._gateway.workers)
+    def _tls(self, connection: Socket, hello: ClientHello) -> None:
+        meant = worker_meant(hello.server_name or "", self._gateway.workers)
         if self._passed_on(connection, meant):
             return
         self._stop_waiting(connection)
+        # The connection that is made of the context next takes this over. A ticket costs as much as half of a
+        # handshake that resumes; who has one that is no good comes without it the next time.
+        self._gateway.context.num_tickets = 0 if hello.resumes else 1
         self._handshake = handshake = Handshake(
             self._gateway.reactor,
             connection,

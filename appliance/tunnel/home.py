@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from appliance.net.sockets import Endpoint, Socket
 from appliance.tunnel.backoff import Backoff
 from appliance.tunnel.dialout import Caller, Dialout, Target
+from appliance.tunnel.resumption import Resumption
 from appliance.tunnel.uplink import Channel, Uplink
 from appliance.wire.messages import Open, Renewed, Welcome
 from appliance.wire.server_name import agent_name, worker_name
@@ -38,6 +39,7 @@ class Home:
         self.target = target
         self._first = Uplink(self, agent_name(agent.worker, agent.workers), Backoff(random.random))
         self._more: dict[int, Uplink] = {}
+        self._resumption = Resumption()
         self.leaving: set[Channel] = set()
         """Control channels whose gateway has said goodbye, and that serve what they have."""
 
@@ -59,7 +61,12 @@ class Home:
             server_name,
             prelude or b"",
             caller,
+            self._resumption,
         )
+
+    def learn(self, connection: Socket) -> None:
+        """Have later handshakes resume the session of a connection, which was read from."""
+        self._resumption.learn(connection, self.identity.context)
 
     def up(self, uplink: Uplink, channel: Channel, welcome: Welcome) -> None:  # noqa: ARG002  as the uplink tells it
         """A control channel is in use: see that there is one to each worker that is ours to serve."""

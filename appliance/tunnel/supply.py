@@ -222,6 +222,8 @@ class Waiting:
             return
         if order is not None:
             self._supply.opened(self, order)
+        else:  # all that a gateway may have sent is the ticket of this session
+            self._supply.uplink.home.learn(self.messages.connection)
 
     def close(self) -> None:
         """Close it."""

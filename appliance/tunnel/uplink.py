@@ -224,6 +224,7 @@ class Channel:
         self._pause, self._silence = welcome.heartbeat, 2 * welcome.heartbeat
         self._answered = self._reactor.now
         self._rearm(self._reactor.now)
+        self._uplink.home.learn(self._messages.connection)
         self._uplink.up(self, welcome)
         self.supply.fill()
 

@@ -23,6 +23,7 @@ _HANDSHAKE: Final = 22
 _HANDSHAKE_HEADER: Final = 4
 _CLIENT_HELLO: Final = 1
 _SERVER_NAME: Final = 0
+_PRE_SHARED_KEY: Final = 41
 _HOST_NAME: Final = 0
 _LONGEST_NAME: Final = 255
 
@@ -50,6 +51,8 @@ class ClientHello:
     """A whole ClientHello; `server_name` is in lower case, None where it has none."""
 
     server_name: str | None
+    resumes: bool = False
+    """It offers to resume a session (RFC 8446, 4.2.11)."""
 
 
 class _WrongError(Exception):
@@ -67,7 +70,7 @@ class _ShortError(Exception):
 def look(data: bytes) -> Needs | NotTls | ClientHello:
     """Say what the first bytes of a connection are. Takes any bytes, looks at LONGEST of them at the most."""
     try:
-        return ClientHello(_server_name(_message(data)))
+        return _of_body(_message(data))
     except _ShortError as short:
         return Needs(short.total)
     except _WrongError as wrong:
@@ -145,7 +148,7 @@ class _Fields:
         return self.take(size)
 
 
-def _server_name(body: bytes) -> str | None:
+def _of_body(body: bytes) -> ClientHello:
     fields = _Fields(body)
     fields.take(2 + 32)  # legacy_version, random
     fields.vector(1, most=32)  # session id
@@ -153,14 +156,14 @@ def _server_name(body: bytes) -> str | None:
         raise _WrongError("half a cipher suite")
     fields.vector(1, least=1)  # compression methods
     if fields.is_empty():  # before TLS 1.2 there need be no extensions
-        return None
+        return ClientHello(None)
     extensions = _Fields(fields.vector(2))
     if not fields.is_empty():
         raise _WrongError("something follows the extensions")
     return _of_extensions(extensions)
 
 
-def _of_extensions(extensions: _Fields) -> str | None:
+def _of_extensions(extensions: _Fields) -> ClientHello:
     name: str | None = None
     seen: set[int] = set()
     while not extensions.is_empty():
@@ -171,7 +174,7 @@ def _of_extensions(extensions: _Fields) -> str | None:
         seen.add(kind)
         if kind == _SERVER_NAME:
             name = _host_name(value)
-    return name
+    return ClientHello(name, _PRE_SHARED_KEY in seen)
 
 
 def _host_name(value: bytes) -> str:

@@ -46,6 +46,15 @@ def test_no_name() -> None:
     assert look(record(message(body(extension(16, b"x"))))) == ClientHello(None)
 
 
+def test_an_offer_to_resume() -> None:
+    """It is told, wherever it is among the extensions."""
+    offer = extension(41, b"x")
+    name = named(NAME.encode())
+    for extensions in (name + offer, offer + name):
+        assert look(record(message(body(extensions)))) == ClientHello(NAME, resumes=True)
+    assert look(record(message(body(offer)))) == ClientHello(None, resumes=True)
+
+
 def test_the_case_of_a_name_does_not_count() -> None:
     """It comes in lower case."""
     assert look(record(message(body(named(b"A0OF2.Gateway.Portway"))))) == ClientHello(NAME)
