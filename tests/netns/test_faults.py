@@ -216,6 +216,16 @@ def readdressed() -> None:
         returns(made, "another address of the agent", since, live)
 
 
+def translated() -> None:
+    """Give the router before the agent another address: what its NAT knew of connections is gone."""
+    with world(translated=True) as made, living(made) as live:
+        device = device_of(OUTSIDE)
+        made.internet.ip("address", "delete", f"{OUTSIDE}.2/24", "dev", device)
+        made.internet.ip("address", "add", f"{OUTSIDE}.3/24", "dev", device)
+        returns(made, "another address of the agent's router", time.monotonic(), live)
+        assert made.gateway.events("agent_connected")[-1]["peer"].startswith(f"{OUTSIDE}.3:")
+
+
 def renamed() -> None:
     """Give the gateway another address, and its name with it: the agent asks for the name again."""
     with world(named=True) as made, living(made) as live:
@@ -338,7 +348,7 @@ def run(*cases: Case) -> None:
 def test_service_is_back_within_3_s_of_the_network() -> None:
     """A link that was cut for any time, in one direction or both, serves 3 s after it is back.
 
-    So it does where the agent's host has got another address, or the gateway, and its name with it.
+    So it does where the agent's host has got another address, or its router, or the gateway with its name.
     """
     run(
         *(partial(cut, seconds) for seconds in sorted(CUTS, reverse=True)),
@@ -347,6 +357,7 @@ def test_service_is_back_within_3_s_of_the_network() -> None:
         partial(one_way, INSIDE, "what agents send"),
         partial(one_way, OUTSIDE, "what the gateway sends"),
         readdressed,
+        translated,
         renamed,
     )
 

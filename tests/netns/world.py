@@ -211,15 +211,16 @@ class World:
 
     def lose(self, *from_networks: str) -> None:
         """Have the internet lose every packet that comes from these networks."""
-        self._nft("add table ip faults", "add chain ip faults lost { type filter hook forward priority 0; }")
-        self._nft(*(f'add rule ip faults lost iifname "{device_of(one)}" drop' for one in from_networks))
+        self.nft("add table ip faults", "add chain ip faults lost { type filter hook forward priority 0; }")
+        self.nft(*(f'add rule ip faults lost iifname "{device_of(one)}" drop' for one in from_networks))
 
     def heal(self) -> float:
         """Have it lose nothing; give the time at which that was so."""
-        self._nft("delete table ip faults")
+        self.nft("delete table ip faults")
         return time.monotonic()
 
-    def _nft(self, *commands: str) -> None:
+    def nft(self, *commands: str) -> None:
+        """Have the internet filter, or translate, packets."""
         self.internet.run(find("nft"), "; ".join(commands))
 
     # -- sessions -------------------------------------------------------------------------------------
@@ -336,11 +337,18 @@ def _processes(host: Host) -> str:
 
 @contextmanager
 def world(
-    *, workers: int = 1, agent_workers: int = 1, agents: int = 1, named: bool = False, encryption: str = "tls"
+    *,
+    workers: int = 1,
+    agent_workers: int = 1,
+    agents: int = 1,
+    named: bool = False,
+    translated: bool = False,
+    encryption: str = "tls",
 ) -> Iterator[World]:
     """Make the hosts, start a gateway and agents, and check that all of it is gone in the end.
 
-    `named`: agents know the gateway as gateway.example, from their /etc/hosts.
+    `named`: agents know the gateway as gateway.example, from their /etc/hosts. `translated`: what comes from
+    the intranet has the router's address outside (NAT).
     """
     find("nft")
     with ExitStack() as outer, ExitStack() as stack:
@@ -357,6 +365,12 @@ def world(
             listen=f"0.0.0.0:{TUNNEL_PORT}",
         ).replace("[gateway]\n", f'[gateway]\nadmin = "{folder}/admin.sock"\n')
         made = World(gateway_host, internet, intranet, folder, stack, text, workers, agent_workers)
+        if translated:
+            made.nft(
+                "add table ip nat",
+                "add chain ip nat out { type nat hook postrouting priority srcnat; }",
+                f'add rule ip nat out oifname "{device_of(OUTSIDE)}" masquerade',
+            )
         if named:
             outer.callback(hosts_file(intranet).parent.rmdir)
             outer.callback(hosts_file(intranet).unlink)
