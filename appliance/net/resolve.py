@@ -24,6 +24,9 @@ FRESH: Final = 10.0
 
 THREADS: Final = 4
 
+MOST_NAMES: Final = 4096
+"""Answers that are kept: an agent is told by its gateway what to look up."""
+
 Name = tuple[str, int]
 """Host name and port."""
 
@@ -153,6 +156,8 @@ class Resolver:
     def _settle(self, name: Name, found: tuple[Endpoint, ...], error: str) -> None:
         known = self._entries.get(name)
         if found:
+            if known is None and len(self._entries) >= MOST_NAMES:
+                del self._entries[next(iter(self._entries))]
             self._entries[name] = _Entry(found, self._reactor.now)
         else:
             self._on_failure(name[0], error)

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from appliance.net.contact import DatagramUpstream
 from appliance.net.dial import Upstream
-from appliance.net.flow import ClientAddress
+from appliance.net.flow import ClientAddress, Flow
 from appliance.net.flow_route import Datagrams, FlowRoute
 from appliance.net.introduction import introduction
 from appliance.net.reactor import Reactor
@@ -23,6 +23,7 @@ from appliance.net.session import Route, Sessions
 from appliance.net.sockets import Socket
 from appliance.net.transparency import Transparency
 from appliance.outcome import Cause
+from appliance.policy.flow_table import RuleFlows
 from appliance.ruleset import ProxyProtocol
 from appliance.tunnel.carried import CarriedSession
 from appliance.tunnel.carried_flow import ChannelFront
@@ -181,13 +182,18 @@ class Agent:
             order.idle_timeout + FLOW_IDLE,
             order.responses,
             RECEIVE_BUFFER,
-            self._datagrams.table.rule(order.rule),
+            self._flows_of(order.rule),
             self._datagrams,
             home.identity.name,
         )
         channel = DatagramChannel(self.reactor, connection, self._relay.buffer)
         refusal = Cause.AGENT_DENIED if reach is None or reach.is_denied else None
         ChannelFront(route, channel).begin(order, _client(order.client), connection, refusal)
+
+    def _flows_of(self, rule: str) -> RuleFlows[Flow]:
+        """Give a rule's flows; those of rules beyond MOST_ROUTES are one rule's."""
+        table = self._datagrams.table
+        return table.rule(rule if rule in table.rules or len(table.rules) < MOST_ROUTES else "")
 
     def _transparency_of(self, order: Open) -> Transparency | None:
         return self._transparency if order.source == "client" else None

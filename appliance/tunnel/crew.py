@@ -21,6 +21,12 @@ GRACE: Final = 10.0
 sessions are refused at once."""
 
 
+MOST_RENEWALS: Final = 64
+RENEWAL_EVERY: Final = 60.0
+"""Certificates that are made for one name in a row, and seconds until there is one more: each is a file that
+stays."""
+
+
 class Taker(Protocol):
     """Who wants a data channel."""
 
@@ -34,7 +40,17 @@ class Taker(Protocol):
 class Crew:
     """The links of one name."""
 
-    __slots__ = ("_here_until", "_reactor", "allow_to", "encryption", "links", "name", "opening", "waiting")
+    __slots__ = (
+        "_here_until",
+        "_reactor",
+        "_renewals_until",
+        "allow_to",
+        "encryption",
+        "links",
+        "name",
+        "opening",
+        "waiting",
+    )
 
     def __init__(
         self, reactor: "Reactor", name: str, allow_to: Sequence[str] | None, encryption: Encryption
@@ -47,6 +63,7 @@ class Crew:
         self.waiting: deque[Taker] = deque()
         self.opening: dict[Taker, Link] = {}
         """Those who have opened a session on a channel and have no answer yet."""
+        self._renewals_until = reactor.now
         self._here_until = reactor.now
         """When it was here last; at the start, as if it had been just now."""
 
@@ -82,6 +99,15 @@ class Crew:
     def is_expected(self) -> bool:
         """Whether it is here, or may be in a moment."""
         return self._reactor.now - self._here_until < GRACE
+
+    def may_renew(self) -> bool:
+        """Say whether one more certificate is to be made, and count it."""
+        now = self._reactor.now
+        begin = max(self._renewals_until, now)
+        if begin + RENEWAL_EVERY > now + MOST_RENEWALS * RENEWAL_EVERY:
+            return False
+        self._renewals_until = begin + RENEWAL_EVERY
+        return True
 
     # -- channels -------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from typing import Final, Protocol
 
 from appliance import __version__
 from appliance.net.reactor import Reactor
-from appliance.net.sockets import Socket, peer_text
+from appliance.net.sockets import Sealed, Socket, peer_text
 from appliance.observe.log import wall_clock
 from appliance.outcome import Cause, Refusal
 from appliance.ruleset import Agent, Encryption, Rule, Tunnel
@@ -36,10 +36,13 @@ from appliance.tunnel.messages import Messages
 from appliance.tunnel.passage import Passages
 from appliance.tunnel.refusals import Refusals, Refused
 from appliance.tunnel.state import REVOKED, State
-from appliance.wire.messages import VERSION, Attach, Bye, Hello, Limit, Renewed, Welcome
+from appliance.wire.messages import VERSION, Attach, Bye, Hello, Limit, MessageError, Renewed, Welcome
 
 LOOK_AT_STATE: Final = 1.0
 """Seconds between two looks at what was revoked."""
+
+MOST_LINKS: Final = 512
+"""Control channels of one name: an agent of 256 workers has as many to a gateway of one."""
 
 NOTE_SEEN: Final = 60.0
 """Seconds between two notes of who is here."""
@@ -94,6 +97,8 @@ class Gateway:
             for agent in setup.agents
         }
         self.links: dict[str, Link] = {}
+        self._past: set[Link] = set()
+        """Those that have ended, and still have sessions or flows."""
         self._setup = setup
         self._state = setup.state
         self._revoked = Path(self._state.path, REVOKED)
@@ -102,6 +107,7 @@ class Gateway:
         self._arrivals = setup.passages.receive(reactor, worker, self._arrived)
         self._doors: list[Door] = []
         self._revoked_at = self._state_time()
+        self._has_changed = False
         self._noted_at = reactor.now
         self._is_draining = False
         reactor.arm(reactor.now + LOOK_AT_STATE, self)
@@ -150,12 +156,18 @@ class Gateway:
     def hello(self, stranger: Stranger, hello: Hello, messages: Messages, name: str, serial: str) -> None:
         """Make a link of a connection that has said Hello."""
         crew = self.crews[name]
+        if self.is_revoked(serial):  # since it was shown: links are looked at only when a revocation comes
+            stranger.refuse(Refusal.REVOKED, "this agent's certificate was revoked")
+            return
         if hello.version != VERSION:
             stranger.refuse(Refusal.VERSION, f"this gateway speaks version {VERSION} of the protocol")
             return
         rival = crew.rival_of(hello)
         if rival is not None and rival.hello.generation >= hello.generation:
-            stranger.refuse(Refusal.STALE, "a newer control channel of this agent is there")
+            stranger.refuse(Refusal.STALE, "a newer control channel of this agent is there", retry=True)
+            return
+        if rival is None and len(crew.links) >= MOST_LINKS:
+            stranger.refuse(Refusal.FULL, "agents of this name have too many control channels", retry=True)
             return
         stranger.known()
         messages.limit = Limit.AGENT
@@ -197,7 +209,7 @@ class Gateway:
                     software=__version__,
                 )
             )
-        except OSError as error:
+        except (OSError, MessageError) as error:  # MessageError: thousands of targets
             link.end(str(error))
 
     def attach(self, attach: Attach, connection: Socket, name: str) -> Refusal | None:
@@ -207,6 +219,10 @@ class Gateway:
             return Refusal.UNKNOWN_LINK
         if name != link.crew.name and (name or link.crew.encryption is not Encryption.NONE):
             return Refusal.PROTOCOL
+        if isinstance(connection, Sealed) and connection.pending():  # what epoll would never tell of
+            return Refusal.PROTOCOL
+        if link.is_full:
+            return Refusal.FULL
         link.attach(connection)
         return None
 
@@ -215,11 +231,16 @@ class Gateway:
     def lost(self, link: Link, why: str, *, in_order: bool) -> None:
         """A link has ended."""
         self.links.pop(link.name, None)
+        if link.load:
+            self._past.add(link)
         self._note_seen(link)
         self._journal.agent_lost(link, why, in_order=in_order)
 
     def renew(self, link: Link, request: str) -> None:
         """Make an agent a new certificate."""
+        if not link.crew.may_renew():
+            self.refused(link.peer, Refusal.PROTOCOL, link.crew.name, "it asks for certificates all the time")
+            return
         try:
             made = load_authority(self._state).renew(link.crew.name, link.serial, request, wall_clock())
         except (OSError, ValueError) as error:
@@ -233,8 +254,11 @@ class Gateway:
     def on_deadline(self, now: float) -> None:
         """Look at what was revoked, and note who is here."""
         self.reactor.arm(now + LOOK_AT_STATE, self)
+        self._past = {link for link in self._past if link.load}
         changed = self._state_time()
-        if changed != self._revoked_at:
+        # A second change within a tick of the kernel's clock has the time of the first: look twice.
+        if changed != self._revoked_at or self._has_changed:
+            self._has_changed = changed != self._revoked_at
             self._revoked_at = changed
             self._cut_revoked()
         if now - self._noted_at >= NOTE_SEEN:
@@ -250,7 +274,7 @@ class Gateway:
 
     def _cut_revoked(self) -> None:
         """End the links of agents that were revoked, with all that they carry."""
-        for link in tuple(self.links.values()):
+        for link in (*self.links.values(), *self._past):
             if self.is_revoked(link.serial):
                 link.end("revoked")
                 for carried in (*link.sessions, *link.flows):

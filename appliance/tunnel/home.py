@@ -6,7 +6,7 @@ fewer of those than agents' workers, the one that is i modulo W.
 """
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from appliance.net.sockets import Endpoint, Socket
 from appliance.tunnel.backoff import Backoff
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     from appliance.tunnel.agent import Agent
     from appliance.tunnel.identity import Identity
+
+
+MOST_LEAVING: Final = 64
+"""Control channels of generations that drain."""
 
 
 def served(worker: int, workers: int, gateway_workers: int) -> set[int]:
@@ -75,10 +79,16 @@ class Home:
             return
         wanted = served(self.agent.worker, self.agent.workers, welcome.workers) - {welcome.worker}
         for gone in set(self._more) - wanted:
-            self._more.pop(gone).close()
+            self._more.pop(gone).stop()
         for new in wanted - set(self._more):
             self._more[new] = Uplink(self, worker_name(new), Backoff(random.random))
             self._more[new].start()
+
+    def keep(self, channel: Channel) -> None:
+        """Keep a control channel whose gateway has said goodbye, for the sake of what it has."""
+        if len(self.leaving) >= MOST_LEAVING:
+            next(iter(self.leaving)).end("too many goodbyes")
+        self.leaving.add(channel)
 
     def report_down(self, why: str, pause: float, *, in_order: bool) -> None:
         """A control channel has ended, or could not be made."""

@@ -35,6 +35,9 @@ FIRST_READY: Final = 2
 MOST_READY: Final = 256
 """Data channels kept ready for one link."""
 
+MOST_SPARE: Final = 64
+"""Channels taken beside those that are wanted: the agent may have been making them when the number fell."""
+
 CALM: Final = 10.0
 """Seconds after which a number of ready channels that was not needed falls."""
 
@@ -150,6 +153,11 @@ class Link:
         """Whether it was heard of lately enough to be given sessions before others."""
         return self.reactor.now - self.heard < 1.5 * self._heartbeat
 
+    @property
+    def is_full(self) -> bool:
+        """Whether more channels are ready than an agent that does as it is told could have."""
+        return len(self.ready) >= self.want + MOST_SPARE
+
     # -- the control channel --------------------------------------------------------------------------
 
     def say(self, message: Want | Pong | Ping | Bye | Renewed | Welcome) -> None:
@@ -165,7 +173,7 @@ class Link:
             if events & OUT:
                 self._messages.on_room()
             if events & ~OUT:
-                while not self.is_over and (message := self._messages.take(FROM_AGENT)) is not None:
+                for message in self._messages.some(FROM_AGENT, self):
                     self._heard(message)
         except ClosedError:
             self.end("the agent closed", in_order=self.is_leaving)

@@ -4,18 +4,33 @@ A message is read by exact counts, its length and then its body, never further: 
 on a data channel are the session's bytes, which belong to the relay.
 """
 
-from typing import Final, TypeVar
+from collections.abc import Iterator
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
 from appliance.net.reactor import IN, OUT, Reactor
-from appliance.net.sockets import DONTWAIT, Socket
+from appliance.net.sockets import DONTWAIT, Sealed, Socket
 from appliance.wire.messages import HEADER_BYTES, decoded, framed, length_of
 
 M = TypeVar("M", bound=msgspec.Struct)
 
 MOST_UNSENT: Final = 1 << 18
 """Bytes that may wait for a peer that does not read. The kernel holds more than the messages of a minute."""
+
+
+MOST_AT_ONCE: Final = 16
+"""Messages of one connection that are taken in a turn."""
+
+
+class Listener(Protocol):
+    """Who takes messages as they come."""
+
+    is_over: bool
+    """Whether it wants no more."""
+
+    def on_event(self, events: int) -> None:
+        """Take them."""
 
 
 class ClosedError(Exception):
@@ -59,6 +74,19 @@ class Messages:
             self._buffer.clear()
             self._wanted = HEADER_BYTES
             return decoded(decoder, body)
+
+    def some(self, decoder: "msgspec.json.Decoder[M]", handler: "Listener") -> Iterator[M]:
+        """Give the messages that are there, but not more than MOST_AT_ONCE: others want their turn, too.
+
+        Stops when the handler is over. What is left is an event again; where epoll knows nothing of it, the
+        handler is called at the end of the turn. Raises as `take` does.
+        """
+        for _ in range(MOST_AT_ONCE):
+            if handler.is_over or (message := self.take(decoder)) is None:
+                return
+            yield message
+        if isinstance(self.connection, Sealed) and self.connection.pending():
+            self._reactor.defer(lambda: None if handler.is_over else handler.on_event(IN))
 
     def say(self, message: msgspec.Struct) -> None:
         """Send a message, now or when there is room. Raises OSError: it is broken, or too slow."""

@@ -1,7 +1,7 @@
 """A control channel's data channels, on the agent: some being made, some ready.
 
-`want` of them are kept; one that is used is made up for at once. Those that cannot be made are tried again
-after a pause, while the control channel lives.
+`want` of them are kept, MOST_READY at the most whatever the gateway asks for; one that is used is made up for
+at once. Those that cannot be made are tried again after a pause, while the control channel lives.
 """
 
 import random
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from appliance.net.sockets import Endpoint, Socket
 from appliance.tunnel.backoff import Backoff
-from appliance.tunnel.link import proof_of
+from appliance.tunnel.link import MOST_READY, proof_of
 from appliance.tunnel.messages import ClosedError, Messages
 from appliance.wire.messages import OPEN, VERSION, Attach, Limit, MessageError, Open, Welcome
 from appliance.wire.plain import prelude
@@ -44,7 +44,7 @@ class Supply:
     def __init__(self, uplink: "Uplink", welcome: Welcome) -> None:
         self._uplink = uplink
         self._welcome = welcome
-        self._want = welcome.ready
+        self._want = min(welcome.ready, MOST_READY)
         self._making: set[Making] = set()
         self._ready: set[Waiting] = set()
         self._number = 0
@@ -56,7 +56,7 @@ class Supply:
 
     def want(self, ready: int) -> None:
         """Keep so many."""
-        self._want = ready
+        self._want = min(ready, MOST_READY)
         self.fill()
 
     def fill(self) -> None:

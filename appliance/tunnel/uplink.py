@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 WELCOME_TIME: Final = 5.0
 """Seconds that a gateway has to answer Hello."""
 
+SETTLED: Final = 1.0
+"""Seconds after which a control channel was in use: who says goodbye earlier may do so for ever."""
+
 NO_RETRY_PAUSE: Final = 30.0
 """Seconds before the next try where the gateway has said that it will be no different soon (revoked)."""
 
@@ -116,14 +119,21 @@ class Uplink:
         self.home.up(self, channel, welcome)
 
     def leaves(self, channel: "Channel", reason: str) -> None:
-        """The gateway sends us elsewhere: dial anew, at once."""
-        if self.channel is channel:
-            self.channel = None
-            self.home.leaving.add(channel)
-            self.home.report_down(f"the gateway says goodbye: {reason}", 0.0, in_order=True)
-            if reason == "replaced":  # by a newer one of this very worker: that one is there
-                return
-            self.start()
+        """The gateway sends us elsewhere: dial anew, at once; where it has just let us in, after a pause.
+
+        So, too, where another one has taken this one's place: most likely another uplink of this very worker,
+        which is there while the gateway's number of workers changes.
+        """
+        if self.channel is not channel:
+            return
+        self.home.keep(channel)
+        why = f"the gateway says goodbye: {reason}"
+        if reason == "replaced" or self.reactor.now - channel.since < SETTLED:
+            self.down(why, in_order=True)
+            return
+        self.channel = None
+        self.home.report_down(why, 0.0, in_order=True)
+        self.start()
 
     def lost(self, channel: "Channel", why: str, *, in_order: bool, pause: float | None) -> None:
         """A control channel has ended."""
@@ -145,6 +155,13 @@ class Uplink:
         if self.channel is not None:
             self.channel.leave()
 
+    def stop(self) -> None:
+        """End it for good, and its control channel at once."""
+        channel = self.channel
+        self.close()
+        if channel is not None:
+            channel.end("the gateway has fewer workers", in_order=True)
+
 
 class Channel:
     """A control channel; the handler of its fd."""
@@ -153,7 +170,7 @@ class Channel:
         self._uplink = uplink
         self._reactor = uplink.reactor
         self._messages = Messages(uplink.reactor, connection, Limit.GATEWAY)
-        self._answered = uplink.reactor.now
+        self.since = self._answered = uplink.reactor.now
         """When the gateway answered last. That it can be heard shows one direction, its answers show both."""
         self._silence = WELCOME_TIME
         self._pause = WELCOME_TIME
@@ -190,7 +207,7 @@ class Channel:
             if events & OUT:
                 self._messages.on_room()
             if events & ~OUT:
-                while not self.is_over and (message := self._messages.take(FROM_GATEWAY)) is not None:
+                for message in self._messages.some(FROM_GATEWAY, self):
                     self._take(message)
         except ClosedError:
             self.end("the gateway closed")
