@@ -7,15 +7,13 @@ show the new certificate.
 
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from appliance.observe.log import wall_clock
 from appliance.problem import Problem
 from appliance.tunnel.authority import key_pem, new_key, request_for
 from appliance.tunnel.credentials import agent_context
-from appliance.tunnel.join import Join
+from appliance.tunnel.join import Join, renewed
 from appliance.tunnel.join_file import load_join, store
-from appliance.values import AllowedTarget, Proxy, TargetAddress
+from appliance.values import AllowedTarget, Misread, Proxy, TargetAddress
 from appliance.wire.messages import Renew, Renewed
 
 if TYPE_CHECKING:
@@ -104,10 +102,12 @@ class Identity:
         """Take the gateway's answer, and store it."""
         if self._key is None or self._agent is None:
             return
-        join = msgspec.structs.replace(
-            self._join, certificate=message.certificate, key=self._key, expires=message.expires
-        )
-        self._key = None
+        key, self._key = self._key, None
+        try:
+            join = renewed(self._join, message.certificate, key, message.expires)
+        except Misread as wrong:
+            self._agent.journal.trouble("the new certificate cannot be used", wrong.what)
+            return
         if not self._take(join):
             return
         self._agent.journal.certificate_renewed(self.name, "")

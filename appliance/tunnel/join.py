@@ -215,6 +215,19 @@ def _findings(join: Join) -> list[Finding]:
     return findings
 
 
+def renewed(join: Join, certificate: str, key: str, expires: float) -> Join:
+    """Put a certificate that a gateway has sent, and its key, into a join. Raises Misread.
+
+    What it sent goes into a file that is read again: it is one block of PEM, and nothing around it.
+    """
+    whole = _pem(_LABELS["certificate"], _der("certificate", certificate))
+    try:
+        time_of(expires)
+    except (ValueError, OverflowError, OSError) as wrong:
+        raise Misread(f"it has no time of expiry: {wrong}", "") from None
+    return msgspec.structs.replace(join, certificate=whole, key=key, expires=expires)
+
+
 def gateway_of(text: str) -> TargetAddress:
     """Read where a gateway's tunnel port is: host:port. Raises Misread."""
     address = TargetAddress.parse(text)

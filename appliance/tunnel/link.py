@@ -179,8 +179,8 @@ class Link:
             self.end("the agent closed", in_order=self.is_leaving)
         except MessageError as wrong:
             self.end(f"protocol: {wrong}")
-        except OSError as error:
-            self.end(error.strerror or str(error))
+        except OSError as error:  # a process that ends says no goodbye of TLS's
+            self.end(error.strerror or str(error), in_order=self.is_leaving)
 
     def _heard(self, message: object) -> None:
         match message:
