@@ -11,6 +11,7 @@ from appliance.cli.admin_option import admin_option
 from appliance.cli.gateway import admin_listener
 from appliance.cli.problems import complain
 from appliance.cli.ruleset_file import WRONG_INPUT
+from appliance.observe.log import wall_clock
 from appliance.problem import Problem
 from appliance.ruleset import Gateway, Ruleset
 from appliance.supervisor.binding import Binder
@@ -30,6 +31,8 @@ portway agent --join office.join
 portway agent --join office.join --allow-to 192.168.1.0/24:22 --allow-to db.internal:5432
 portway agent --join office.join --proxy http://proxy.internal:3128
 """
+
+_NAME_IT: Final = "name the file that `portway enroll` wrote"
 
 
 def _allowed(
@@ -105,10 +108,21 @@ def agent(
     raise_fd_limit()
     count = workers or len(os.sched_getaffinity(0))
     ruleset = Ruleset(gateway=Gateway(workers=count, drain_timeout=drain_timeout, admin=None), rules=())
-    origin = RulesetStatus(" ".join(joins), "", 0)
+    origin = RulesetStatus(" ".join(map(_shown, joins)), "", 0)
     plan = AgentPlan(identities, allow_to, new_instance())
     with admin_listener(admin) as listening:
-        raise SystemExit(Master(ruleset, Binder(count), count, origin, listening, plan=plan).run())
+        raise SystemExit(Master(ruleset, Binder(count), count, origin, listening, _reread, plan).run())
+
+
+def _reread() -> str:
+    return "an agent has no ruleset: restart it to have the join file read again"
+
+
+def _shown(file: str) -> str:
+    """Call what follows --join so that no key gets into a message or `portway status`."""
+    from appliance.tunnel.join import PREFIX  # noqa: PLC0415  as below
+
+    return "a line" if file.startswith(PREFIX) else "standard input" if file == "-" else file
 
 
 def _identity(file: str, proxy: Proxy | None) -> "Identity":
@@ -123,15 +137,19 @@ def _identity(file: str, proxy: Proxy | None) -> "Identity":
         else:
             join = read_join(sys.stdin.buffer.read() if file == "-" else file.encode(), "the line")
     except OSError as error:
-        complain(
-            f"cannot read {file}: {error.strerror or error}", "name the file that `portway enroll` wrote"
-        )
+        is_closed = isinstance(error, PermissionError)
+        hint = f"it has to be readable for this user, {os.geteuid()}" if is_closed else _NAME_IT
+        complain(f"cannot read {file}: {error.strerror or error}", hint)
         raise SystemExit(WRONG_INPUT) from None
     if isinstance(join, Problem):
         complain(str(join), join.hint)
         raise SystemExit(WRONG_INPUT)
+    if join.expires <= wall_clock():  # it may be this host's clock that is wrong, so it is tried
+        complain(f"the certificate of {_shown(file)} has expired", "enroll the agent anew, or set the clock")
     try:
         return Identity(join, path, proxy)
     except (OSError, ValueError) as error:  # ssl.SSLError, too
-        complain(f"{file} holds no key and certificate that can be used: {error}", "enroll the agent anew")
+        complain(
+            f"{_shown(file)} holds no key and certificate that can be used: {error}", "enroll the agent anew"
+        )
         raise SystemExit(WRONG_INPUT) from None

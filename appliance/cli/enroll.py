@@ -136,7 +136,11 @@ def enroll(
         proxy=proxy,
     )
     if file != "-":
-        _save(file, join, force=force)
+        try:
+            _save(file, join, force=force)
+        except SystemExit:
+            state.mark_revoked(issued.record.serial)  # nobody has its key
+            raise
     _show(file, join, issued, others, wants_json=wants_json)
 
 

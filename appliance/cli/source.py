@@ -15,7 +15,7 @@ from appliance.values import TargetAddress
 from appliance.values.misread import Misread
 
 _EXAMPLES: Final = """\b
-portway source /etc/portway/portway.toml | sudo sh
+portway source /etc/portway/rules.toml | sudo sh
 portway source --to 10.0.0.5:80 --to 127.0.0.1:8080
 sudo portway source --check --to 10.0.0.5:80
 sudo portway source --undo | sudo sh

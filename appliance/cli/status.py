@@ -12,7 +12,7 @@ import msgspec
 from appliance.cli.admin_option import admin_option
 from appliance.cli.asking import NoAnswerError, ask_gateway, complain_briefly
 from appliance.problem import printable
-from appliance.supervisor.status import ListenerStatus, Status, WorkerState, WorkerStatus
+from appliance.supervisor.status import ListenerStatus, RulesetStatus, Status, WorkerState, WorkerStatus
 from appliance.values.admin import DEFAULT_ADMIN
 
 _REQUEST: Final = b'{"verb":"status"}'
@@ -45,16 +45,22 @@ def status(ctx: click.Context, admin: str | None, *, healthy: bool, wants_json: 
 
 
 def _screen(told: Status) -> Iterator[str]:
-    ruleset = told.ruleset
-    rules = "rule" if ruleset.rules == 1 else "rules"
     yield f"portway {told.version}, pid {told.pid}: {told.state}, up {_days(told.up)}, since {told.started}"
-    yield f"ruleset {ruleset.path}: {ruleset.rules} {rules}, sha256 {ruleset.sha256}"
+    yield _origin(told.ruleset)
     if told.trouble:
         yield f"not healthy: {told.trouble}"
     yield ""
-    yield from columns([_listener(listener) for listener in told.listeners])
-    yield ""
+    if told.listeners:
+        yield from columns([_listener(listener) for listener in told.listeners])
+        yield ""
     yield from columns([_worker(worker) for worker in told.workers])
+
+
+def _origin(ruleset: RulesetStatus) -> str:
+    if not ruleset.sha256:
+        return f"agent, joined by {ruleset.path}"
+    rules = "rule" if ruleset.rules == 1 else "rules"
+    return f"ruleset {ruleset.path}: {ruleset.rules} {rules}, sha256 {ruleset.sha256}"
 
 
 def _listener(listener: ListenerStatus) -> tuple[str, ...]:

@@ -36,9 +36,9 @@ class RulesetStatus(Struct, frozen=True):
     """The ruleset that is in force."""
 
     path: str
-    """As it was given; `-` for standard input."""
+    """As it was given; `-` for standard input. An agent's: what it joined by."""
     sha256: str
-    """Of the ruleset's bytes, in hexadecimal."""
+    """Of the ruleset's bytes, in hexadecimal. Empty for an agent, which has none."""
     rules: int
     """How many there are."""
 

@@ -225,12 +225,14 @@ def test_no_tunnel_at_all(tmp_path: Path) -> None:
 
 
 def test_where_the_file_cannot_be_written(ruleset: Path) -> None:
-    """A sentence, and status 1."""
+    """A sentence, and status 1; nobody has that certificate's key, so it is taken back."""
     _, err = run(ruleset, "enroll", "office", "-o", "none/office.join", status=1)
     assert err.splitlines()[-2:] == [
         "portway: cannot write none/office.join: No such file or directory",
         "  hint: -o names another file",
     ]
+    (certificate,) = listed(ruleset)["office"]
+    assert certificate["revoked"]
 
 
 def test_a_state_directory_that_cannot_be(ruleset: Path) -> None:

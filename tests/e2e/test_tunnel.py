@@ -236,6 +236,39 @@ def test_a_join_line_is_pasted(endpoint: Endpoint, tmp_path: Path) -> None:
             talk(gateway.port("web"), endpoint)
 
 
+def test_an_agent_tells_of_itself_but_not_its_key(tmp_path: Path) -> None:
+    """`status` says that it is an agent, not the line it was joined by; after SIGHUP, what to do instead."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(tunnel_ruleset(rule("web", 80, via="office"), state=tmp_path / "state"))
+    words = ["enroll", str(rules), "office", "--gateway", "127.0.0.1:1", "-o", "-"]
+    line = subprocess.run([*program(), *words], check=True, capture_output=True, text=True).stdout.strip()
+    admin = f"{tmp_path}/admin"
+    verb = ("agent", "--workers", "1", "--admin", admin, "--join", line)
+    with Gateway.start("", verb=verb) as running:
+        running.await_event("ready")
+        asked = [*program(), "status", "--admin", admin]
+        told = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
+        running.process.send_signal(signal.SIGHUP)
+        (failed,) = running.await_event("reload_failed")
+    assert "agent, joined by a line\n" in told
+    assert line not in told
+    assert failed["message"] == "an agent has no ruleset: restart it to have the join file read again"
+
+
+def test_an_expired_join_file_is_told_at_the_start(tmp_path: Path) -> None:
+    """The agent goes on, as it may be the clock; here it ends for want of its admin socket's directory."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(tunnel_ruleset(rule("web", 80, via="office"), state=tmp_path / "state"))
+    join = enroll(rules, "office", "127.0.0.1:1", tmp_path / "office.join", "--valid", "1ms")
+    words = ["agent", "--join", str(join), "--admin", f"{tmp_path}/none/admin"]
+    done = subprocess.run([*program(), *words], check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert (
+        f"the certificate of {join} has expired\n  hint: enroll the agent anew, or set the clock"
+        in done.stderr
+    )
+
+
 def test_a_stopped_gateway_is_found_again(endpoint: Endpoint) -> None:
     """An agent that was there before its gateway serves it as soon as that runs."""
     with tunnel(rule("web", endpoint.to, via="office"), agents=0) as world:

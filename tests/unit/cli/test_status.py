@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from msgspec.structs import replace
 
 from appliance.__main__ import main
-from appliance.supervisor.status import State, WorkerState
+from appliance.supervisor.status import RulesetStatus, State, WorkerState
 from tests.unit.supervisor.test_status import GOOD, listener, worker
 
 LINE = msgspec.json.encode(GOOD) + b"\n"
@@ -77,6 +77,16 @@ worker 0  pid 100  ready  3 of 10 sessions
 worker 1           gone
 """
     )
+
+
+def test_an_agent(path: str) -> None:
+    """An agent has neither ruleset nor listeners; what it joined by is told."""
+    told = replace(GOOD, ruleset=RulesetStatus("office.join", "", 0), listeners=(), workers=(worker(0),))
+    assert run(path, reply=msgspec.json.encode(told)).stdout.splitlines()[1:] == [
+        "agent, joined by office.join",
+        "",
+        "worker 0  pid 100  ready  3 of 10 sessions",
+    ]
 
 
 def test_a_hostile_path_does_not_steer_the_terminal(path: str) -> None:
