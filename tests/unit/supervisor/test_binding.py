@@ -315,8 +315,10 @@ def test_an_inherited_unix_socket_keeps_its_file(tmp_path: Path) -> None:
 
 def test_what_no_rule_asks_for_is_told() -> None:
     """Another address or port is not taken by resemblance."""
-    outside = listening("127.0.0.2")
-    port = outside.getsockname()[1]
+    with socket.socket() as probe:  # a port free at 127.0.0.2 may be one that others' connections have here
+        probe.bind((LOOPBACK, 0))
+        port = probe.getsockname()[1]
+    outside = listening("127.0.0.2", port)
     with bound(f"127.0.0.1:{port}", inherited=[outside]) as binder:
         assert binder.unused == [outside]
         assert not binder.bound[0].inherited
