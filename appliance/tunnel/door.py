@@ -42,6 +42,11 @@ PATIENCE: Final = 5.0
 
 MOST_STRANGERS: Final = 1024
 BURST: Final = 64
+
+EACH_TURN: Final = 8
+"""Handshakes that are begun in one turn of the loop, at 1 ms each: heartbeats of who is here come in between.
+Without, 400 links that were made at once had the first ones lost again before the last were made."""
+
 RETRY: Final = 0.1
 
 
@@ -103,10 +108,12 @@ class Door:
 class Strangers:
     """Those of one worker, the one that came first in front."""
 
-    __slots__ = ("_gateway", "_here")
+    __slots__ = ("_begun", "_gateway", "_here", "_turn")
 
     def __init__(self, gateway: "Gateway") -> None:
         self._gateway = gateway
+        self._turn = 0.0
+        self._begun = 0
         self._here: dict[Stranger, None] = {}
 
     def admit(self, connection: Socket, peer: str, *, is_meant: bool = False) -> None:
@@ -121,6 +128,14 @@ class Strangers:
         """Refuse the one that has been here the longest."""
         if self._here:
             next(iter(self._here)).refuse(why)
+
+    def may_begin(self) -> bool:
+        """Say whether another one may begin in this turn; if not, its event comes again in the next."""
+        if self._turn != self._gateway.reactor.now:
+            self._turn = self._gateway.reactor.now
+            self._begun = 0
+        self._begun += 1
+        return self._begun <= EACH_TURN
 
     def leave(self, stranger: "Stranger") -> None:
         """Forget one: it is known now, or gone."""
@@ -182,7 +197,7 @@ class Stranger:
         """Take what it has sent."""
         if self._messages is not None:
             self._read_first(self._messages)
-        else:
+        elif self._gateway.strangers.may_begin():
             self._peek(self._connection)
 
     def _peek(self, connection: Socket) -> None:

@@ -47,9 +47,9 @@ class Home:
         self.leaving: set[Channel] = set()
         """Control channels whose gateway has said goodbye, and that serve what they have."""
 
-    def start(self) -> None:
-        """Dial."""
-        self._first.start()
+    def start(self, pause: float) -> None:
+        """Dial, after so many seconds."""
+        self._first.start_after(pause)
 
     def dialout(
         self, caller: Caller, server_name: str, at: Endpoint | None, prelude: bytes | None

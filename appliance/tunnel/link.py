@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING, Final, Protocol
 
-from appliance.net.reactor import OUT, Reactor
+from appliance.net.reactor import IN, OUT, Reactor
 from appliance.net.sockets import Socket
 from appliance.outcome import Cause
 from appliance.tunnel.messages import ClosedError, Messages
@@ -201,16 +201,25 @@ class Link:
         """Send the next Ping, or give up on an agent that answers none."""
         if self.is_over:
             return
-        silent_at = self.heard + 2 * self._heartbeat
-        if now >= silent_at:
+        if self._is_silent(now):
+            self.on_event(IN)  # where this worker is behind with its events, the answer may be there
+        if self._is_silent(now):
             self.end("no heartbeat")
+        if self._has_ended():
             return
         self._ping += 1
         self._ping_sent = now
         self.say(Ping(self._ping))
         self._look_at_pool(now)
-        if not self.is_over:
+        if not self._has_ended():
+            silent_at = self.heard + 2 * self._heartbeat
             self._slot = self.reactor.arm(min(now + self._heartbeat, silent_at), self)
+
+    def _is_silent(self, now: float) -> bool:
+        return now >= self.heard + 2 * self._heartbeat
+
+    def _has_ended(self) -> bool:
+        return self.is_over
 
     def on_fault(self) -> None:
         """End: a handler of this link raised."""

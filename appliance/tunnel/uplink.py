@@ -8,7 +8,7 @@ PAUSE --> DIALLING --> HELLO --Welcome--> UP --Bye--> (a new one is dialled; thi
 from typing import TYPE_CHECKING, Final
 
 from appliance import __version__
-from appliance.net.reactor import OUT, Reactor
+from appliance.net.reactor import IN, OUT, Reactor
 from appliance.net.sockets import Endpoint, Socket, has_address
 from appliance.tunnel.credentials import why
 from appliance.tunnel.dialout import Caller, Dialout
@@ -67,6 +67,13 @@ class Uplink:
             return
         self._dialout = self.home.dialout(self, self._server_name, at=None, prelude=None)
         self._dialout.go()
+
+    def start_after(self, pause: float) -> None:
+        """Dial in so many seconds; without a pause at once."""
+        if pause:
+            self._slot = self.reactor.arm(self.reactor.now + pause, self)
+        else:
+            self.start()
 
     def dialout(self, caller: Caller, worker: int, prelude: bytes | None) -> Dialout:
         """Make the try of a data channel: to where the control channel leads."""
@@ -255,8 +262,11 @@ class Channel:
         self._slot = None
         if self.is_over:
             return
-        if now >= self._answered + self._silence:
+        if self._is_silent(now):
+            self.on_event(IN)  # where this worker is behind with its events, the answer may be there
+        if self._is_silent(now):
             self.end("no heartbeat" if self.supply is not None else "no answer")
+        if self._has_ended():
             return
         if not has_address(self._messages.connection):
             self.end("this host has lost the address that it had")
@@ -265,6 +275,12 @@ class Channel:
         self.say(Ping(self._ping))
         if not self.is_over:
             self._rearm(now)
+
+    def _is_silent(self, now: float) -> bool:
+        return now >= self._answered + self._silence
+
+    def _has_ended(self) -> bool:
+        return self.is_over
 
     def leave(self) -> None:
         """End it, in order: this agent stops."""
