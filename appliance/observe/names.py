@@ -448,7 +448,10 @@ class Event(StrEnum):
     TUNNEL_DOWN = (
         "tunnel_down",
         (Level.INFO, Level.WARNING),
-        "This agent has no control channel to a gateway, and tries again; `error` says why.",
+        (
+            "This agent has no control channel to a gateway, and tries again; `error` says why. Told again "
+            "when that changes, and every minute."
+        ),
         (Field.AGENT, Field.GATEWAY, Field.ERROR, Field.WORKER),
         (Field.PEER, Field.RETRY_MS),
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from appliance import __version__
 from appliance.net.reactor import IN, OUT, Reactor
 from appliance.net.sockets import Endpoint, Socket, has_address
+from appliance.outcome import Refusal
 from appliance.tunnel.credentials import why
 from appliance.tunnel.dialout import Caller, Dialout
 from appliance.tunnel.messages import ClosedError, Messages
@@ -46,6 +47,13 @@ NO_RETRY_PAUSE: Final = 30.0
 """Seconds before the next try where the gateway has said that it will be no different soon (revoked)."""
 
 
+LASTING: Final = (Refusal.EXPIRED.value, Refusal.REVOKED.value, Refusal.UNKNOWN_CA.value)
+"""How reasons begin (`credentials.why`) that are no different soon, either."""
+
+TOLD_AGAIN: Final = 60.0
+"""Seconds after which a reason that is still the same is reported again."""
+
+
 class Uplink:
     """One of an agent worker's control channels to a gateway."""
 
@@ -58,6 +66,9 @@ class Uplink:
         self._slot: int | None = None
         self._endpoint: Endpoint | None = None
         self._is_over = False
+        self._told = ""
+        self._told_at = 0.0
+        """Why there is none, as it was reported last, and when: not at each try, which is one a second."""
         self.channel: Channel | None = None
         """The one that is in use, or says Hello."""
 
@@ -105,9 +116,12 @@ class Uplink:
         self.channel = None
         if self._is_over:
             return
-        pause = self._backoff.next() if pause is None else pause
+        if pause is None:
+            pause = NO_RETRY_PAUSE if why.startswith(LASTING) else self._backoff.next()
         self.home.refresh_name()
-        self.home.report_down(why, pause, in_order=in_order)
+        if why != self._told or self.reactor.now - self._told_at >= TOLD_AGAIN:
+            self._told, self._told_at = why, self.reactor.now
+            self.home.report_down(why, pause, in_order=in_order)
         self._slot = self.reactor.arm(self.reactor.now + pause, self)
 
     def on_deadline(self, now: float) -> None:  # noqa: ARG002  as the timers call it
@@ -123,6 +137,7 @@ class Uplink:
     def up(self, channel: "Channel", welcome: Welcome) -> None:
         """The gateway has welcomed us."""
         self._backoff.reset()
+        self._told = ""
         self.home.up(self, channel, welcome)
 
     def leaves(self, channel: "Channel", reason: str) -> None:
