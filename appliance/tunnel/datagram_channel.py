@@ -1,10 +1,10 @@
 """A data channel that carries one flow's datagrams, and looks to `net.flow` like a datagram socket.
 
 A stream takes a part of what it is given where a datagram socket takes all or nothing. What it did not take
-is
-kept here, at most one datagram, and goes out before anything else; until then other datagrams are refused as
-by a full send buffer, which drops and counts them. So one flow that is not read blocks nobody, and a datagram
-arrives whole or not at all.
+is kept here, at most one datagram, and goes out before anything else; until then other datagrams are refused
+as by a full send buffer, which drops and counts them. So one flow that is not read blocks nobody, and a
+datagram arrives whole or not at all. An encrypted stream has sealed a datagram when it says that there is no
+room, and must be given the same one again (`net.tls`): that one counts as taken.
 
 A read may bring several datagrams, and part of one more (`wire.datagrams`). `net.flow` reads one at a time:
 what is left over is kept, and read in another turn, since epoll does not know of it.
@@ -61,7 +61,9 @@ class DatagramChannel:
         try:
             sent = self._connection.send(whole, DONTWAIT)
         except BlockingIOError:
-            raise
+            if not isinstance(self._connection, Sealed):
+                raise
+            sent = 0
         except OSError as error:
             raise self._ended(error) from error
         if sent < len(whole):
@@ -90,7 +92,8 @@ class DatagramChannel:
     def _ended(self, error: OSError) -> OSError:
         """Say how it ended, where sending fails: an end in order is there to read."""
         try:
-            self._read()
+            while True:  # what is unread comes before the end
+                self._receive()
         except ConnectionRefusedError as in_order:
             return in_order
         except OSError:
@@ -131,16 +134,20 @@ class DatagramChannel:
 
     def _read(self) -> None:
         while not self._waiting:
-            try:
-                count = self._connection.recv_into(self._buffer, READ_BYTES, DONTWAIT)
-            except BlockingIOError:
-                raise
-            except OSError as error:
-                raise _lost(error) from error
-            if not count:
-                raise ConnectionRefusedError(errno.ECONNREFUSED, "the other end has ended the flow")
-            self._waiting.extend(map(bytes, self._reader.feed(memoryview(self._buffer)[:count])))
+            self._receive()
         self.look()
+
+    def _receive(self) -> None:
+        """Take what one read gives. Raises as `recv_into` does."""
+        try:
+            count = self._connection.recv_into(self._buffer, READ_BYTES, DONTWAIT)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise _lost(error) from error
+        if not count:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "the other end has ended the flow")
+        self._waiting.extend(map(bytes, self._reader.feed(memoryview(self._buffer)[:count])))
 
     def look(self) -> None:
         """Have what came together with the agent's answer read, of which epoll knows nothing."""
