@@ -92,6 +92,8 @@ class Crew:
             del self.opening[taker]
         for taker in stranded:
             taker.try_again()
+        while self.waiting and (other := self._best([link for link in self.links if link.ready])) is not None:
+            self._give_of(other, self.waiting.popleft())
         if self.waiting and (other := self._best(self.links)) is not None:
             other.ask_for(len(self.waiting))
 
@@ -115,9 +117,7 @@ class Crew:
         """Give a channel, now or later, by `taker.take`; False where there is nobody to wait for."""
         link = self._best([link for link in self.links if link.ready])
         if link is not None and (link.is_fresh or link is self._best(self.links)):
-            channel = link.take()
-            assert channel is not None
-            self._give(taker, channel)
+            self._give_of(link, taker)
             return True
         if not self.is_expected:
             return False
@@ -132,6 +132,11 @@ class Crew:
             return False
         self._give(self.waiting.popleft(), channel)
         return True
+
+    def _give_of(self, link: Link, taker: Taker) -> None:
+        channel = link.take()
+        assert channel is not None
+        self._give(taker, channel)
 
     def _give(self, taker: Taker, channel: Ready) -> None:
         self.opening[taker] = channel.link
