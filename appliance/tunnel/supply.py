@@ -61,18 +61,15 @@ class Supply:
 
     def fill(self) -> None:
         """Make what is missing."""
-        if self._is_over or self._is_pausing:
-            return
-        missing = self._want - len(self._ready) - len(self._making)
-        for _ in range(min(missing, MOST_AT_ONCE - len(self._making))):
+        while self._may_make():  # asked each time: one that is made, or fails, may be so at once
             making = Making(self)
             self._making.add(making)
             making.go()
-            if self._has_failed():
-                return
 
-    def _has_failed(self) -> bool:
-        return self._is_pausing
+    def _may_make(self) -> bool:
+        if self._is_over or self._is_pausing or len(self._making) >= MOST_AT_ONCE:
+            return False
+        return len(self._ready) + len(self._making) < self._want
 
     # -- as those that are made call it ---------------------------------------------------------------
 
@@ -119,7 +116,13 @@ class Supply:
     def _pause(self) -> None:
         if not self._is_over and not self._is_pausing:
             self._is_pausing = True
+            self._disarm()  # it may be due after LATER
             self._fill_after(self._backoff.next())
+
+    def _disarm(self) -> None:
+        if self._slot is not None:
+            self._uplink.reactor.timers.cancel(self._slot, self)
+            self._slot = None
 
     def _fill_after(self, pause: float) -> None:
         if self._slot is None:
@@ -158,8 +161,7 @@ class Supply:
     def close(self) -> None:
         """Close those that are not used."""
         self.leave()
-        if self._slot is not None:
-            self._uplink.reactor.timers.cancel(self._slot, self)
+        self._disarm()
         for waiting in tuple(self._ready):
             waiting.close()
         self._ready.clear()

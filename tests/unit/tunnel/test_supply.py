@@ -1,0 +1,245 @@
+"""A supply: as many data channels as are wanted, whatever happens to them, and none left at its end."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from appliance.net.reactor import IN
+from appliance.net.sockets import Endpoint, Socket
+from appliance.tunnel.backoff import LONGEST
+from appliance.tunnel.dialout import Caller
+from appliance.tunnel.link import proof_of
+from appliance.tunnel.messages import Messages
+from appliance.tunnel.supply import LATER, MOST_AT_ONCE, Supply
+from appliance.wire.messages import FIRST, VERSION, Attach, Limit, Open, Welcome, framed
+from tests.unit.net.loop import Loop, Watcher, loop, open_fds
+
+if TYPE_CHECKING:
+    from appliance.tunnel.uplink import Uplink
+
+SECRET = "ab" * 32
+WHERE = Endpoint(0, "", "")
+ORDER = Open("0" * 26, "rule", "tcp", "192.0.2.9:1", "192.0.2.1:1", "192.0.2.2:1", 5.0, 60.0)
+
+
+def welcome(ready: int) -> Welcome:
+    return Welcome(VERSION, "0" * 16, SECRET, 1, 2, 2.0, "tls", ready, None, "")
+
+
+@dataclass(eq=False)
+class Try:
+    """A try to make a channel; the test decides how it goes."""
+
+    uplink: "Gateway"
+    caller: Caller
+    is_abandoned: bool = False
+
+    def go(self) -> None:
+        self.uplink.tries.append(self)
+        if self.uplink.is_quick:
+            self.succeed()
+
+    def succeed(self) -> None:
+        self.uplink.tries.remove(self)
+        ours, theirs = socket.socketpair()
+        self.uplink.peers.append(theirs)
+        self.uplink.reactor.watch(ours.fileno(), IN, Watcher())
+        self.caller.reached(ours, WHERE)
+
+    def fail(self) -> None:
+        self.uplink.tries.remove(self)
+        self.caller.unreached("no")
+
+    def abandon(self) -> None:
+        self.is_abandoned = True
+        self.uplink.tries.remove(self)
+
+
+@dataclass(eq=False)
+class Gateway:
+    """The supply's uplink, and the gateway behind it."""
+
+    at: Loop
+    tries: list[Try] = field(default_factory=list)
+    peers: list[socket.socket] = field(default_factory=list)
+    carried: list[Socket] = field(default_factory=list)
+    is_quick: bool = False
+
+    def __post_init__(self) -> None:
+        self.reactor = self.at.reactor
+
+    def dialout(self, caller: Caller, worker: int, prelude: bytes | None) -> Try:
+        assert (worker, prelude) == (1, None)
+        return Try(self, caller)
+
+    def carry(self, order: Open, connection: Socket, _: Welcome) -> None:
+        assert order == ORDER
+        self.carried.append(connection)
+        self.reactor.forget(connection.fileno(), connection.close)
+
+    def supply(self, ready: int) -> Supply:
+        made = Supply(cast("Uplink", self), welcome(ready))
+        made.fill()
+        return made
+
+    def succeed(self) -> None:
+        for each in tuple(self.tries):
+            each.succeed()
+
+    def pass_time(self, seconds: float) -> None:
+        self.at.clock.now += seconds
+        self.at.turn()
+
+
+@pytest.fixture
+def there() -> Iterator[Gateway]:
+    before = open_fds()
+    with loop() as at:
+        made = Gateway(at)
+        yield made
+        for peer in made.peers:
+            peer.close()
+    assert open_fds() == before
+
+
+def test_so_many_are_made(there: Gateway) -> None:
+    """As many are made as the gateway wants, each said to be the link's, by a number of its own."""
+    supply = there.supply(3)
+    there.succeed()
+    assert not there.tries
+    attaches = [Messages(there.reactor, peer, Limit.STRANGER).take(FIRST) for peer in there.peers]
+    assert attaches == [
+        Attach(VERSION, "0" * 16, number, proof_of(SECRET, "0" * 16, number)) for number in (1, 2, 3)
+    ]
+    supply.want(5)
+    there.succeed()
+    assert len(there.peers) == 5
+    supply.want(2)
+    assert len(there.peers) == 5
+    assert not there.tries
+    supply.close()
+
+
+def test_no_more_are_made_than_wanted_however_quickly(there: Gateway) -> None:
+    """Channels that are there as soon as they are begun are counted, too."""
+    there.is_quick = True
+    supply = there.supply(6)
+    assert len(there.peers) == 6
+    supply.close()
+
+
+def test_they_are_made_some_at_a_time(there: Gateway) -> None:
+    """A great number is not begun at once: a gateway's handshakes take its time."""
+    supply = there.supply(3 * MOST_AT_ONCE)
+    assert len(there.tries) == MOST_AT_ONCE
+    there.succeed()
+    assert len(there.tries) == MOST_AT_ONCE
+    supply.close()
+
+
+def test_one_that_is_used_is_made_up_for_later(there: Gateway) -> None:
+    """While more than half are there, a used one is made up for after LATER: not during its first bytes."""
+    supply = there.supply(4)
+    there.succeed()
+    there.peers[0].send(framed(ORDER))
+    there.at.until(lambda: there.carried)
+    assert not there.tries
+    there.pass_time(LATER + 0.1)
+    assert len(there.tries) == 1
+    supply.close()
+
+
+def test_half_of_them_used_are_made_up_for_at_once(there: Gateway) -> None:
+    """When half of them are used the next ones are made at once."""
+    supply = there.supply(4)
+    there.succeed()
+    for peer in there.peers[:2]:
+        peer.send(framed(ORDER))
+    there.at.until(lambda: len(there.carried) == 2)
+    assert len(there.tries) == 2
+    supply.close()
+
+
+def test_one_that_cannot_be_made_is_tried_after_a_pause(there: Gateway) -> None:
+    """A failure is followed by a pause for all of them, however often more are wanted meanwhile."""
+    supply = there.supply(2)
+    there.tries[0].fail()
+    supply.want(4)
+    assert len(there.tries) == 1
+    there.pass_time(0.05)
+    assert len(there.tries) == 1
+    there.pass_time(LONGEST)
+    assert len(there.tries) == 4
+    supply.close()
+
+
+def test_a_used_one_does_not_shorten_the_pause(there: Gateway) -> None:
+    """A failure right after a channel was used has its own pause, not the short one of LATER."""
+    supply = there.supply(4)
+    there.succeed()
+    there.peers[0].send(framed(ORDER))
+    there.at.until(lambda: there.carried)
+    there.peers[1].close()
+    there.at.turn()
+    there.pass_time(LATER + 0.02)
+    assert not there.tries
+    there.pass_time(LONGEST)
+    assert len(there.tries) == 2
+    supply.close()
+
+
+def test_one_that_is_closed_is_made_up_for(there: Gateway) -> None:
+    """A ready channel that the gateway closes, or that says nonsense, is dropped and replaced."""
+    supply = there.supply(2)
+    there.succeed()
+    there.peers[0].close()
+    there.peers[1].send(b"\0\1?")
+    there.at.turn()
+    there.pass_time(LONGEST)
+    assert len(there.tries) == 2
+    supply.close()
+
+
+def test_one_whose_attach_finds_no_room_is_not_made(there: Gateway) -> None:
+    """A channel that breaks before its Attach is out counts as one that could not be made."""
+    supply = there.supply(1)
+    the_try = there.tries.pop()
+    ours, theirs = socket.socketpair()
+    there.reactor.watch(ours.fileno(), IN, Watcher())
+    theirs.close()
+    the_try.caller.reached(ours, WHERE)
+    assert not there.tries
+    there.pass_time(LONGEST)
+    assert len(there.tries) == 1
+    supply.close()
+
+
+def test_leaving_keeps_what_is_ready(there: Gateway) -> None:
+    """After the gateway's Bye nothing is made; what is ready may be used yet."""
+    supply = there.supply(2)
+    there.tries[0].succeed()
+    supply.leave()
+    assert not there.tries
+    supply.want(9)
+    there.peers[0].send(framed(ORDER))
+    there.at.until(lambda: there.carried)
+    there.pass_time(LONGEST)
+    assert not there.tries
+    supply.close()
+
+
+def test_closing_leaves_nothing(there: Gateway) -> None:
+    """Its end closes what is ready, gives up what is being made, and no time brings more."""
+    supply = there.supply(3)
+    there.tries[0].succeed()
+    there.tries[0].fail()
+    supply.close()
+    there.at.turn()
+    assert not there.tries
+    assert there.peers[0].recv(1 << 12)
+    assert there.peers[0].recv(1) == b""
+    there.pass_time(LONGEST)
+    assert not there.tries
