@@ -26,7 +26,7 @@ from appliance.net.sockets import Sealed, Socket, peer_text
 from appliance.observe.log import wall_clock
 from appliance.outcome import Cause, Refusal
 from appliance.ruleset import Agent, Encryption, Rule, Tunnel
-from appliance.tunnel.authority import load_authority
+from appliance.tunnel.authority import VALID, load_authority
 from appliance.tunnel.carriage import ViaAgent
 from appliance.tunnel.crew import Crew
 from appliance.tunnel.door import Door, Stranger, Strangers
@@ -242,7 +242,10 @@ class Gateway:
             self.refused(link.peer, Refusal.PROTOCOL, link.crew.name, "it asks for certificates all the time")
             return
         try:
-            made = load_authority(self._state).renew(link.crew.name, link.serial, request, wall_clock())
+            before = self._state.record_of(link.serial)
+            valid = VALID if before is None else before.expires - before.issued
+            authority = load_authority(self._state)
+            made = authority.renew(link.crew.name, link.serial, request, wall_clock(), valid)
         except (OSError, ValueError) as error:
             self._journal.trouble(f"cannot renew the certificate of {link.crew.name}", str(error))
             return

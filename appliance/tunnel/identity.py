@@ -5,6 +5,7 @@ newer one by then that another worker has stored. Connections that are open stay
 show the new certificate.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from appliance.observe.log import wall_clock
@@ -27,6 +28,14 @@ LOOK: Final = 60.0
 """Seconds between two looks at the certificate's life, and not more than a tenth of what is left."""
 
 
+def _written(path: str | None, now: float) -> float:
+    """Say when a join file was written; where that cannot be told, it was just now."""
+    try:
+        return now if path is None else min(now, Path(path).stat().st_mtime)
+    except OSError:
+        return now
+
+
 class Identity:
     """One join file, in one worker."""
 
@@ -34,7 +43,8 @@ class Identity:
         """`path` is where the join file is; None where it came as a line."""
         self._join = join
         self._path = path
-        self._taken = wall_clock()
+        self._taken = _written(path, wall_clock())
+        """When the certificate came: its life is from then on."""
         self._key: str | None = None
         """The private key of a renewal that was asked for."""
         self._agent: Agent | None = None

@@ -105,6 +105,14 @@ class State:
             text = Path(self.path, AGENTS, f"{serial}.json").read_bytes()
             yield _decoded(text, Record, f"{self.path}/{AGENTS}/{serial}.json")
 
+    def record_of(self, serial: str) -> Record | None:
+        """Give what was kept of a certificate; None where it was not."""
+        path = Path(self.path, AGENTS, f"{serial}.json")
+        try:
+            return _decoded(path.read_bytes(), Record, str(path))
+        except FileNotFoundError:
+            return None
+
     def _serials(self) -> list[str]:
         try:
             names = os.listdir(f"{self.path}/{AGENTS}")  # noqa: PTH208  names, not paths

@@ -43,7 +43,7 @@ def test_an_agent_has_a_new_certificate_in_time(tmp_path: Path) -> None:
                     assert server.recv(1) == b"2"
                 assert not running.events("tunnel_down")
             assert not [lost for lost in gateway.events("agent_lost") if lost["level"] == "warning"]
-            assert expires(join) > datetime.now(UTC) + timedelta(days=300)
+            assert first < datetime.now(UTC) < expires(join) < datetime.now(UTC) + timedelta(seconds=VALID)
             with agent(join):
                 talk(gateway.port("web"), endpoint)
 
