@@ -41,6 +41,9 @@ BETWEEN: Final = 0.01
 """Seconds from one gateway's first dial to the next one's: a control channel and its data channels take 4 ms
 of CPU. 200 at once, on a busy machine, had some handshakes take longer than they may."""
 
+_NOWHERE: Final = TargetAddress("127.0.0.1", 1, 1)
+"""In the place of what is no target."""
+
 CHANNEL_IDLE: Final = 10.0
 """Seconds by which a session may be idle longer here than at the gateway, whose time-out is the rule's."""
 
@@ -150,7 +153,7 @@ class Agent:
         if route is None:
             if len(self._routes) >= MOST_ROUTES:
                 self._routes.clear()
-            targets = [] if target is None else [target]
+            targets = [_NOWHERE if target is None else target]  # not dialled where it is none
             upstream = Upstream(
                 self.reactor, self.resolver, targets, order.connect_timeout, self._transparency_of(order)
             )
@@ -173,7 +176,7 @@ class Agent:
     def _carry_flow(
         self, order: Open, connection: Socket, target: TargetAddress | None, reach: Reach | None, home: Home
     ) -> None:
-        targets = [] if target is None else [target]
+        targets = [_NOWHERE if target is None else target]  # not dialled where it is none
         upstream = DatagramUpstream(
             self.reactor, self.resolver, targets, order.connect_timeout, self._transparency_of(order)
         )
