@@ -157,6 +157,7 @@ class Flow:
         self.segments = True
         """No way on has refused a train yet."""
         self.sense: Sense | None = None
+        self._at_hand = 0
         self._contact: Way | None = None
         self._held: list[bytes] | None = None
         self._last: bytes | None = None

@@ -123,7 +123,7 @@ class Agent:
 
     def carry(self, order: Open, connection: Socket, welcome: Welcome, home: Home) -> None:
         """Carry a session or flow that was opened on a data channel, whose fd is in the epoll set."""
-        target, reach = _target(order.to), None
+        target, reach = _target(order.to, order.protocol), None
         if target is not None:
             bounds = [self._allow_to, home.identity.allow_to, _allowed(welcome.allow_to)]
             reach = Reach(target, bounds)
@@ -222,12 +222,13 @@ def _version(text: str) -> ProxyProtocol | None:
     return next((version for version in ProxyProtocol if version == text), None)
 
 
-def _target(text: str) -> TargetAddress | None:
+def _target(text: str, protocol: str) -> TargetAddress | None:
     try:
         target = TargetAddress.parse(text)
     except Misread:
         return None
-    return target if target.port_count == 1 else None
+    is_reached = not target.is_unix or protocol == "tcp"
+    return target if is_reached and target.port_count == 1 else None
 
 
 def _allowed(texts: list[str] | None) -> list[AllowedTarget] | None:
