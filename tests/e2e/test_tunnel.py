@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.gateway import Gateway, Record, rule, wait_for
 from tests.e2e.peers import Endpoint, connect, read_to_end
 from tests.e2e.tunnel import LISTENERS, agent, enroll, tunnel, tunnel_ruleset
+from tests.ports import free_for_both_families
 from tests.program import program
 
 
@@ -269,15 +270,16 @@ def test_an_expired_join_file_is_told_at_the_start(tmp_path: Path) -> None:
     )
 
 
-def test_a_stopped_gateway_is_found_again(endpoint: Endpoint) -> None:
+def test_a_stopped_gateway_is_found_again(endpoint: Endpoint, tmp_path: Path) -> None:
     """An agent that was there before its gateway serves it as soon as that runs."""
-    with tunnel(rule("web", endpoint.to, via="office"), agents=0) as world:
-        port, listen = world.port, world.gateway.port("web")
-        text = (world.gateway.folder / "rules.toml").read_text()
-        world.gateway.stop()
-        with Gateway.start("", verb=("agent", "--workers", "1", "--join", str(world.join))) as running:
-            running.await_event("tunnel_down")
-            fixed = text.replace('"127.0.0.1:0"', f'"127.0.0.1:{port}"', 1)
-            with Gateway.start(fixed.replace('"127.0.0.1:0"', f'"127.0.0.1:{listen}"')):
-                running.await_event("tunnel_up")
+    port, listen = free_for_both_families(), free_for_both_families(1)
+    rules = rule("web", endpoint.to, listen=f"127.0.0.1:{listen}", via="office")
+    text = tunnel_ruleset(rules, state=tmp_path / "state", listen=f"127.0.0.1:{port}")
+    (tmp_path / "rules.toml").write_text(text)
+    join = enroll(tmp_path / "rules.toml", "office", f"127.0.0.1:{port}", tmp_path / "office.join")
+    with Gateway.start("", verb=("agent", "--workers", "1", "--join", str(join))) as running:
+        running.await_event("tunnel_down")
+        for number in (1, 2):
+            with Gateway.start(text):
+                running.await_event("tunnel_up", number)
                 talk(listen, endpoint)

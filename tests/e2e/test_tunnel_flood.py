@@ -23,7 +23,7 @@ MOST_READY = 64
 """Channels by which the pool may have grown meanwhile."""
 
 MOST_EACH = 100 << 10
-"""Bytes that one may cost a worker: 47 kB were measured (OpenSSL's state, and this program's)."""
+"""Bytes that one may cost a worker: 61 kB were measured (OpenSSL's state, and this program's)."""
 
 
 @pytest.fixture(autouse=True)
