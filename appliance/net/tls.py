@@ -218,29 +218,25 @@ class TlsSocket(Sealed, Socket):
         return bool(known) or self._records.pending() > 0
 
     def send(self, data: bytes | memoryview, flags: int = 0, /) -> int:  # type: ignore[override]  # noqa: ARG002
-        """Write as much as there is room for; what was not taken must be offered again."""
+        """Write as much as there is room for; what was not taken must be offered again.
+
+        A record at a time: OpenSSL would write the records of a larger piece, and say nothing of those that
+        went out until all of them have (CPython does not set SSL_MODE_ENABLE_PARTIAL_WRITE).
+        """
         size = len(data)
         if not size:
             return 0
+        view = data if size <= RECORD else memoryview(data)
+        sent = 0
         try:
-            sent = self._write(data)
+            while sent < size:
+                sent += self._write(view[sent : sent + RECORD] if size > RECORD else view)
         except OSError as error:
             self._blocked = isinstance(error, WOULD_BLOCK)
-            _raise(error)
+            if not sent:
+                _raise(error)
+            return sent  # an error that is no matter of room comes again with the next write
         self._blocked = False
-        if sent < size:
-            sent += self._write_on(memoryview(data)[sent:])
-        return sent
-
-    def _write_on(self, view: memoryview) -> int:
-        """Write more, after a first record."""
-        sent, size = 0, len(view)
-        while sent < size:
-            try:
-                sent += self._write(view[sent:])
-            except OSError as error:  # one that is no matter of room comes again with the next write
-                self._blocked = isinstance(error, WOULD_BLOCK)
-                break
         return sent
 
     # -- the end --------------------------------------------------------------------------------------
