@@ -35,6 +35,10 @@ def refuse(what: str, hint: str | None = None) -> NoReturn:
     raise SystemExit(WRONG_INPUT)
 
 
+MOST_NAMED: Final = 10
+"""Agents that a hint names."""
+
+
 def unknown_agent(path: str, name: str, known: Iterable[str]) -> NoReturn:
     """Say that nobody is called so, and who may be meant."""
     names = sorted(set(known))
@@ -42,7 +46,8 @@ def unknown_agent(path: str, name: str, known: Iterable[str]) -> NoReturn:
     if close:
         hint = f"did you mean {quoted(close[0])}?"
     elif names:
-        hint = f"there is {', '.join(map(quoted, names[:10]))}{', …' if len(names) > 10 else ''}"  # noqa: PLR2004
+        more = ", …" if len(names) > MOST_NAMED else ""
+        hint = f"there is {', '.join(map(quoted, names[:MOST_NAMED]))}{more}"
     else:
         hint = "add an [[agent]] with this name"
     refuse(f"{path} has no [[agent]] {quoted(name)}", hint)
