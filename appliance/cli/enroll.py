@@ -135,12 +135,14 @@ def enroll(
         allow_to=allow_to or None,
         proxy=proxy,
     )
-    if file != "-":
-        try:
+    try:
+        if file == "-" and not wants_json:
+            click.echo(line_of(join))
+        elif file != "-":
             _save(file, join, force=force)
-        except SystemExit:
-            state.mark_revoked(issued.record.serial)  # nobody has its key
-            raise
+    except (SystemExit, OSError):
+        state.mark_revoked(issued.record.serial)  # nobody has its key
+        raise
     _show(file, join, issued, others, wants_json=wants_json)
 
 
@@ -200,8 +202,6 @@ def _show(file: str, join: Join, issued: Issued, others: int, *, wants_json: boo
         }
         click.echo(msgspec.json.format(msgspec.json.encode(shown)))
         return
-    if is_line:
-        click.echo(line_of(join))
     for line in _advice(file, join, issued, others):
         click.echo(printable(line), err=is_line)
 

@@ -235,6 +235,19 @@ def test_where_the_file_cannot_be_written(ruleset: Path) -> None:
     assert certificate["revoked"]
 
 
+def test_a_line_that_cannot_be_written(ruleset: Path) -> None:
+    """On a full disk it is as with a file: status 1, and the certificate is taken back."""
+    with Path("/dev/full").open("w") as full:
+        words = ["enroll", str(ruleset), "office", "-o", "-"]
+        done = subprocess.run(
+            [*program(), *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "portway: No space left on device"
+    (certificate,) = listed(ruleset)["office"]
+    assert certificate["revoked"]
+
+
 def test_a_state_directory_that_cannot_be(ruleset: Path) -> None:
     """What stands in its place is told."""
     (ruleset.parent / "state").write_text("a file")
