@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.gateway import Gateway, Record, rule, wait_for
-from tests.e2e.peers import Endpoint, connect, read_to_end
+from tests.e2e.peers import Endpoint, connect, read_to_end, refusing
 from tests.e2e.tunnel import LISTENERS, agent, enroll, tunnel, tunnel_ruleset
 from tests.ports import free_for_both_families
 from tests.program import program
@@ -145,12 +145,12 @@ def test_an_agent_reaches_what_its_own_list_has(endpoint: Endpoint, allowed: str
 
 def test_the_next_endpoint_is_tried_when_one_refuses(endpoint: Endpoint) -> None:
     """A dial that fails at the agent goes on with the next endpoint of the rule."""
-    with Endpoint() as gone:
-        nobody = gone.to
-    with tunnel(rule("web", [nobody, endpoint.to], via="office")) as world:
-        for _ in range(2):
-            talk(world.gateway.port("web"), endpoint)
-        records = world.gateway.sessions(2)
+    with refusing() as port:
+        rules = rule("web", [f"127.0.0.1:{port}", endpoint.to], via="office")
+        with tunnel(rules) as world:
+            for _ in range(2):
+                talk(world.gateway.port("web"), endpoint)
+            records = world.gateway.sessions(2)
     assert sorted(record.get("attempts", 1) for record in records) == [1, 2]
     assert {record["endpoint"] for record in records} == {endpoint.to}
 

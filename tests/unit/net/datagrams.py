@@ -46,10 +46,16 @@ def port_of(bound: socket.socket) -> int:
     return port
 
 
-def port_of_nobody(host: str = "127.0.0.1") -> int:
-    """Give a port at which nobody is: its host says so to whoever sends there."""
-    with datagrams_at(host) as gone:
-        return port_of(gone)
+@contextmanager
+def nobody_at(host: str = "127.0.0.1") -> Iterator[str]:
+    """Hold a port at which nobody is, as a target: its host says so to whoever sends there.
+
+    Bound, for a port that was merely free a moment ago is one the kernel may give to the next client or flow
+    (one run in seventy, with 200 of each); connected to itself, so that nothing of others arrives (udp(7)).
+    """
+    with datagrams_at(host) as held:
+        held.connect(held.getsockname())
+        yield f"[{host}]:{port_of(held)}" if ":" in host else f"{host}:{port_of(held)}"
 
 
 def waiting(receiver: socket.socket) -> list[bytes]:

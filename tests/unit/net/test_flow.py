@@ -19,8 +19,8 @@ from tests.unit.net.datagrams import (
     Rig,
     datagrams_at,
     endpoint,
+    nobody_at,
     port_of,
-    port_of_nobody,
     readable,
     rig,
     waiting,
@@ -213,8 +213,7 @@ def test_each_question_has_an_answer_before_the_flow_ends() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_an_endpoint_where_nobody_is(host: str) -> None:
     """Its host says so (ICMP); the flow ends, and the next datagram begins another one."""
-    target = f"[{host}]:{port_of_nobody(host)}" if ":" in host else f"{host}:{port_of_nobody(host)}"
-    with datagrams_at() as client, rig(target) as made:
+    with nobody_at(host) as target, datagrams_at() as client, rig(target) as made:
         for count in (1, 2):
             client.sendto(b"?", made.where)
             made.until(lambda count=count: len(made.ends.told) == count)  # type: ignore[misc]
@@ -225,7 +224,7 @@ def test_an_endpoint_where_nobody_is(host: str) -> None:
 
 def test_the_error_of_one_datagram_does_not_cost_the_next() -> None:
     """Told of it while sending another one, which it does not send: that begins a new flow."""
-    with datagrams_at() as client, rig(f"127.0.0.1:{port_of_nobody()}") as made:
+    with nobody_at() as target, datagrams_at() as client, rig(target) as made:
         client.sendto(b"1", made.where)
         made.take()
         client.sendto(b"2", made.where)
@@ -260,27 +259,32 @@ def test_nothing_passes_while_the_endpoint_is_away_and_all_is_counted() -> None:
 
 def test_where_nobody_is_the_next_endpoint_gets_it() -> None:
     """The datagram that did not arrive is sent again, to the rule's next endpoint, and counted once."""
-    with datagrams_at() as client, datagrams_at() as server:
-        targets = f"127.0.0.1:{port_of_nobody()}", f"127.0.0.1:{port_of(server)}"
-        with rig(*targets) as made:
-            where = made.relayed(client, server, b"?")
-            made.answered(client, server, b"!", where)
-            flow = made.flow
-            assert (flow.up, flow.bytes_up, flow.down, flow.attempts) == (1, 1, 1, 2)
-            assert flow.endpoint == endpoint(port_of(server))
+    with (
+        datagrams_at() as client,
+        datagrams_at() as server,
+        nobody_at() as dead,
+        rig(dead, f"127.0.0.1:{port_of(server)}") as made,
+    ):
+        where = made.relayed(client, server, b"?")
+        made.answered(client, server, b"!", where)
+        flow = made.flow
+        assert (flow.up, flow.bytes_up, flow.down, flow.attempts) == (1, 1, 1, 2)
+        assert flow.endpoint == endpoint(port_of(server))
 
 
 @pytest.mark.parametrize("responses", [0, 1])
 def test_every_flow_of_a_rule_gets_past_a_dead_endpoint(responses: int) -> None:
     """Whether or not it looks early for its answer, and however many datagrams come at once."""
-    with datagrams_at() as server:
-        targets = f"127.0.0.1:{port_of_nobody()}", f"127.0.0.1:{port_of(server)}"
-        with rig(*targets, responses=responses) as made:
-            for number in range(200):
-                with datagrams_at() as client:
-                    ask(made, client, server, 1 + number % 3, forget=number % 5 == 0)
-            assert {end.cause for end in made.ends.told} <= {Cause.ANSWERED, Cause.IDLE_TIMEOUT}
-            assert all(end.drops == {} for end in made.ends.told)
+    with (
+        datagrams_at() as server,
+        nobody_at() as dead,
+        rig(dead, f"127.0.0.1:{port_of(server)}", responses=responses) as made,
+    ):
+        for number in range(200):
+            with datagrams_at() as client:
+                ask(made, client, server, 1 + number % 3, forget=number % 5 == 0)
+        assert {end.cause for end in made.ends.told} <= {Cause.ANSWERED, Cause.IDLE_TIMEOUT}
+        assert all(end.drops == {} for end in made.ends.told)
 
 
 def ask(made: Rig, client: socket.socket, server: socket.socket, count: int, *, forget: bool) -> None:
@@ -316,8 +320,13 @@ def test_once_answered_a_flow_stays_with_its_endpoint() -> None:
 
 def test_where_all_endpoints_are_gone_the_flow_ends() -> None:
     """Each was tried once."""
-    targets = [f"127.0.0.1:{port_of_nobody()}" for _ in range(3)]
-    with datagrams_at() as client, rig(*targets) as made:
+    with (
+        nobody_at() as one,
+        nobody_at() as two,
+        nobody_at() as three,
+        datagrams_at() as client,
+        rig(one, two, three) as made,
+    ):
         client.sendto(b"?", made.where)
         made.until(lambda: made.ends.told)
         assert made.only_end().cause is Cause.ENDPOINT_REFUSED
