@@ -1,6 +1,7 @@
 """What holds for every test: the form under test; how hypothesis looks for examples on a busy machine."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,5 +20,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say it to whoever starts one."""
+    """Say it to whoever starts one; and hear Ctrl-C, which a shell's background jobs ignore."""
     program.under_test = config.getoption("form")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
