@@ -26,8 +26,8 @@ Ends. EOF is read only when nothing is held, so everything before it has been de
 passed on with shutdown(SHUT_WR), and when both directions had theirs the session closes, in order. A reset
 of either side resets the other one. When a sink refuses bytes (EPIPE, ECONNRESET), what it had sent before
 may still be unread in our kernel, a server's "413, go away" while the client is uploading: that is
-delivered first. An end that is sealed (`sealed`) takes more than a system call to be told of an EOF, and may
-have no room for it: the direction is *ending* then, throttled like one that holds bytes.
+delivered first. A sink that is sealed (`sealed`) is told of an EOF by bytes, and may have no room for them:
+the direction is *ending* then, throttled like one that holds bytes.
 
 EPOLLHUP and EPOLLERR cannot be switched off. HUP means both FINs have passed, or that a unix peer closed:
 there may be bytes to read before the end, so with IN on it is a reason to read, never to close (a first
@@ -371,6 +371,13 @@ class Direction:
         if self.pipe is not None:
             self.relay.pipes.discard(self.pipe)
             self.pipe = None
+
+    def hand_back(self) -> bool:
+        """The session is over, and its source goes on: have it watched for IN. False: it has hung up."""
+        if self.detached:
+            return False
+        self.want(IN)
+        return True
 
     def stop(self) -> int:
         """The session has ended: hold nothing, break the circle of references, return the bytes moved.

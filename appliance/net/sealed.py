@@ -1,50 +1,119 @@
-"""A direction of a session of which one side, or both, is sealed (`sockets.Sealed`, in practice `tls`).
+"""The directions of a session of which one side is sealed (`sockets.Sealed`, in practice `tls`).
 
-It differs from `relay.Direction` in three things. It never splices: the bytes pass through OpenSSL. It
-asks a sealed source for what has left the kernel already, which epoll does not know. And a sealed
-sink is told of an EOF even when that ends the session, since a stream that stops without a close_notify is a
-truncated one (RFC 8446, 6.1), which the other end takes for a reset. Where the session ends because the
-source was reset, a reset is what it must get: an EOF that is read once the error was met by a write is none.
+Theory of operation
+-------------------
+A sealed connection outlives its sessions: making one costs a handshake, a hundred times what a message
+does. So the ends of a session are said within it, and not by its own end. Each direction is a row of
+*pieces*, a length of LENGTH bytes and so many bytes; one of no bytes is the direction's end. When both
+have had theirs the connection is as it was before, and may serve the next session.
+
+`Sealing` reads a plain source and writes pieces. It reads behind the place of the length, so that both go out
+in one write, and a full buffer makes four full records. `Opening` reads pieces, by exact counts: the length,
+and then never more than is left of the piece, so nothing of what follows the end is taken.
+
+They differ from `relay.Direction` in this, too. They never splice: the bytes pass through OpenSSL. A sealed
+source is asked for what has left the kernel already, which epoll does not know. A sealed sink is told of an
+EOF even when that ends the session. A connection that ends without the end having been said is a stream that
+was cut, and passed on as a reset; so is one whose session ends because a side was reset.
+
+A sealed source goes on being watched after its end, unlike a plain one, where the EOF would be reported in
+every turn. Whatever comes then is wrong, while the other direction lives: the peer is gone, or does not keep
+to this.
 """
 
 from socket import SHUT_WR
+from typing import Final, cast
 
 from appliance.net.reactor import IN
-from appliance.net.relay import Direction, Relay, Relayed
-from appliance.net.sockets import Sealed, Socket
+from appliance.net.relay import COPY_BYTES, Direction, Relay, Relayed
+from appliance.net.sockets import DONTWAIT, Sealed, Socket
+
+LENGTH: Final = 2
+"""Bytes of a length, big-endian, as everywhere in a tunnel."""
+
+PIECE: Final = COPY_BYTES - LENGTH
+"""Bytes that are read at once: with their length four full records."""
+
+END: Final = bytes(LENGTH)
+"""A piece of no bytes."""
 
 
 class SealedDirection(Direction):
-    """One way of a session with TLS on either side."""
+    """What both ways have in common."""
 
-    __slots__ = ("_is_sink_lost", "_sealed_sink", "_sealed_source")
-
-    back: "SealedDirection"
-
-    def __init__(self, relay: Relay, session: Relayed, source: Socket, sink: Socket) -> None:
-        super().__init__(relay, session, source, sink)
-        self._sealed_source = source if isinstance(source, Sealed) else None
-        self._sealed_sink = isinstance(sink, Sealed)
-        self._is_sink_lost = False
+    __slots__ = ()
 
     def _start_splicing(self) -> None:
         """Go on copying."""
 
-    def _copy(self) -> None:
-        """Move what one read gives, and what the source has taken from the kernel beyond it."""
-        super()._copy()
-        source = self._sealed_source
-        while source is not None and source.pending() and self._can_read():
-            super()._copy()
+    def _send(self, size: int) -> int:
+        """Write so many bytes of the buffer, and hold what is not taken. Give how many were."""
+        view = self.relay.view
+        try:
+            sent = self.sink.send(view[:size], DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._sink_reset()
+            return 0
+        if not self.moved:
+            self.session.first_bytes(self)
+        if sent < size:
+            self.rest = bytes(view[sent:size])
+            self._hold(size - sent)
+        return sent
 
-    def _can_read(self) -> bool:
-        return not (self.held or self.over or self.ended or self.ending)
+
+class Sealing(SealedDirection):
+    """From a plain source into a sealed sink."""
+
+    __slots__ = ("_is_length_held",)
+
+    back: "Opening"
+
+    def __init__(self, relay: Relay, session: Relayed, source: Socket, sink: Socket) -> None:
+        super().__init__(relay, session, source, sink)
+        self._is_length_held = False
+        """The length is among the bytes that are held. `moved` counts without it."""
+
+    def _copy(self) -> None:
+        """Make a piece of what one read gives."""
+        relay = self.relay
+        try:
+            count = self.source.recv_into(relay.view[LENGTH:], PIECE, DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.session.relay_reset(self, as_sink=False)
+            return
+        if not count:
+            self._end()
+            return
+        self.active = relay.reactor.now
+        relay.view[:LENGTH] = count.to_bytes(LENGTH, "big")
+        sent = self._send(count + LENGTH)
+        if sent:
+            self.moved += sent - LENGTH
+        else:
+            self._is_length_held = True
+
+    def _give(self) -> bool:
+        """Write what is held."""
+        moved = self.moved
+        is_out = super()._give()
+        if self._is_length_held and self.moved > moved:
+            self._is_length_held = False
+            self.moved -= LENGTH
+        return is_out
 
     def _end(self) -> None:
-        """EOF of the source, and everything before it is delivered: pass it on."""
-        if not self.back.ended or (self._sealed_sink and not self.back._is_sink_lost):  # noqa: SLF001  its twin
+        """EOF of the source, and everything before it is delivered: say so.
+
+        Unless the source was lost: an EOF that is read once its error was met by a write is none.
+        """
+        if not self.back.is_sink_lost:
             try:
-                self.sink.shutdown(SHUT_WR)
+                self.sink.send(END, DONTWAIT)
             except BlockingIOError:
                 self.ending = True
                 self._hold(0)
@@ -59,6 +128,107 @@ class SealedDirection(Direction):
         else:
             self.want(self.interest & ~IN)
 
+
+class Opening(SealedDirection):
+    """From a sealed source into a plain sink."""
+
+    __slots__ = ("_is_cut", "_left", "_length", "_pending", "is_sink_lost")
+
+    back: "Sealing"
+
+    def __init__(self, relay: Relay, session: Relayed, source: Socket, sink: Socket) -> None:
+        super().__init__(relay, session, source, sink)
+        self._pending = cast("Sealed", source).pending
+        self._length = b""
+        """What there is of the next piece's length."""
+        self._left = 0
+        """Bytes of the piece that have not come yet."""
+        self._is_cut = False
+        """The source ended, or was reset, behind bytes that had to be delivered first."""
+        self.is_sink_lost = False
+
+    def _copy(self) -> None:
+        """Move what there is of a piece, and what the source has taken from the kernel beyond it."""
+        if self.ended:
+            self._look_on()
+            return
+        while True:
+            try:
+                count = self._open()
+            except BlockingIOError:
+                return
+            except OSError:
+                self.session.relay_reset(self, as_sink=False)
+                return
+            if not count:
+                self._end()
+                return
+            self.active = self.relay.reactor.now
+            self.moved += self._send(count)
+            if not self._can_read() or not (self._is_cut or self._pending()):
+                return
+
+    def _can_read(self) -> bool:
+        return not (self.held or self.over or self.ended)
+
+    def _open(self) -> int:
+        """Read what there is of a piece; 0 is the direction's end.
+
+        Raises BlockingIOError where there is nothing, OSError where the stream was cut.
+        """
+        if not self._left and not self._begin():
+            return 0
+        relay, left = self.relay, self._left
+        got = 0
+        while got < left and not self._is_cut:
+            try:
+                count = self.source.recv_into(relay.view[got:] if got else relay.buffer, left - got, DONTWAIT)
+            except BlockingIOError:
+                break
+            except OSError:
+                count = 0
+            self._is_cut = not count
+            got += count
+        self._left = left - got
+        if got:
+            return got
+        raise ConnectionResetError if self._is_cut else BlockingIOError
+
+    def _begin(self) -> int:
+        """Read the next piece's length."""
+        got = b"" if self._is_cut else self.source.recv(LENGTH - len(self._length), DONTWAIT)
+        if not got:
+            raise ConnectionResetError
+        self._length += got
+        if len(self._length) < LENGTH:
+            raise BlockingIOError
+        self._left = int.from_bytes(self._length, "big")
+        self._length = b""
+        return self._left
+
+    def _look_on(self) -> None:
+        """Something came after the end."""
+        try:
+            self.source.recv(1, DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self.session.relay_reset(self, as_sink=False)
+
+    def _end(self) -> None:
+        """Pass the end on; everything before it is delivered."""
+        self.ended = True
+        if self.back.ended:
+            self.session.relay_ended(self)
+            return
+        try:
+            self.sink.shutdown(SHUT_WR)
+        except OSError:  # ENOTCONN: the sink was reset meanwhile
+            self._sink_reset()
+            return
+        self.want(self.interest | IN)
+
     def _sink_reset(self) -> None:
-        self._is_sink_lost = True
+        self.is_sink_lost = True
         super()._sink_reset()

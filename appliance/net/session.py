@@ -13,12 +13,12 @@ and the deadline of the dial is left armed to be the first look at idleness.
 
 from collections.abc import Callable
 from socket import AF_UNIX, IPPROTO_TCP, TCP_NODELAY
-from typing import Final
+from typing import Final, Protocol
 
 from appliance.net.dial import Dialer, Dialling
 from appliance.net.reactor import IN
 from appliance.net.relay import Direction, Relay
-from appliance.net.sealed import SealedDirection
+from appliance.net.sealed import Opening, Sealing
 from appliance.net.sockets import (
     DONTWAIT,
     Endpoint,
@@ -40,6 +40,16 @@ UNIX: Final = int(AF_UNIX)
 
 LONGEST_WAIT: Final = 60.0
 """Seconds between two looks at a deadline: each 1/16 s ahead that has one costs a set, 47 MB for an hour."""
+
+
+class Carrier(Protocol):
+    """What brings sessions to their endpoints through connections of its own."""
+
+    sessions: "set[Session]"
+    """Those that it carries."""
+
+    def takes_back(self, connection: Socket) -> bool:
+        """Take a connection whose session has ended in order, which is in the epoll set; or leave it."""
 
 
 class Sessions:
@@ -147,8 +157,8 @@ class Session:
         self._is_kept_alive = False
         self.id = ""
         """Given when somebody asks for it (`known_id`); the record does."""
-        self.carrier: set[Session] | None = None
-        """Those that a tunnel's link carries, this one among them."""
+        self.carrier: Carrier | None = None
+        """The tunnel's link that it passes."""
         self.lost: Cause | None = None
         """A side was reset, and what it had sent before is still on its way to the other one."""
         sessions = route.sessions
@@ -183,9 +193,16 @@ class Session:
             reactor.timers.cancel(self._slot, self)
             self._arm(reactor.now + route.idle_timeout)
         client = self.client
-        way = SealedDirection if isinstance(connection, Sealed) or isinstance(client, Sealed) else Direction
-        self.up = up = way(relay, self, client, connection)
-        self.down = down = way(relay, self, connection, client)
+        out = (
+            Sealing
+            if isinstance(connection, Sealed)
+            else Opening
+            if isinstance(client, Sealed)
+            else Direction
+        )
+        home = Sealing if out is Opening else Opening if out is Sealing else Direction
+        self.up = up = out(relay, self, client, connection)
+        self.down = down = home(relay, self, connection, client)
         up.back, down.back = down, up
         if endpoint.family != UNIX:
             connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
@@ -298,18 +315,14 @@ class Session:
         if self.dialling is not None:
             self.dialling.abandon()
             self._leave_dial(self.dialling)
-        client, connection = self.client, self.connection
-        if cause is not CLIENT_EOF and cause is not ENDPOINT_EOF:  # neither side is told that all is well
-            self.abort_client()
-            if connection is not None:
-                abort_on_close(connection)
-        reactor.forget(client.fileno(), client.close)
-        if connection is not None:
-            reactor.forget(connection.fileno(), connection.close)
         sessions = self.route.sessions
         sessions.live.discard(self)
         if self.carrier is not None:
-            self.carrier.discard(self)
+            self.carrier.sessions.discard(self)
+        in_order = cause is CLIENT_EOF or cause is ENDPOINT_EOF
+        self.leave_client(in_order=in_order)
+        if self.connection is not None:
+            self._leave_endpoint(self.connection, in_order=in_order)
         up, down = self.up, self.down
         if up is not None and down is not None:
             self.bytes_up = up.stop()
@@ -317,6 +330,32 @@ class Session:
             self.up = self.down = None
         sessions.on_end(self)
 
-    def abort_client(self) -> None:
-        """Make the client's close a reset."""
-        abort_on_close(self.client)
+    def leave_client(self, *, in_order: bool) -> None:
+        """Close the client's socket; where not all is well, by a reset."""
+        client = self.client
+        if not in_order:
+            abort_on_close(client)
+        self.route.relay.reactor.forget(client.fileno(), client.close)
+
+    def _leave_endpoint(self, connection: Socket, *, in_order: bool) -> None:
+        """Close the socket to the endpoint, or have its carrier take it back."""
+        if not in_order:
+            abort_on_close(connection)
+        elif self._is_taken_back(connection):
+            return
+        self.route.relay.reactor.forget(connection.fileno(), connection.close)
+
+    def _is_taken_back(self, connection: Socket) -> bool:
+        carrier, down = self.carrier, self.down
+        if carrier is None or down is None or not isinstance(connection, Sealed):
+            return False
+        return down.hand_back() and carrier.takes_back(connection)
+
+
+def _kinds_of(client: Socket, connection: Socket) -> tuple[type[Direction], type[Direction]]:
+    """Say what the way up is, and the way down. One side at the most is sealed."""
+    if isinstance(connection, Sealed):
+        return Sealing, Opening
+    if isinstance(client, Sealed):
+        return Opening, Sealing
+    return Direction, Direction

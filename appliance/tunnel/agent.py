@@ -25,7 +25,7 @@ from appliance.net.transparency import Transparency
 from appliance.outcome import Cause
 from appliance.policy.flow_table import RuleFlows
 from appliance.ruleset import ProxyProtocol
-from appliance.tunnel.carried import CarriedSession
+from appliance.tunnel.carried import CarriedSession, Returns
 from appliance.tunnel.carried_flow import ChannelFront
 from appliance.tunnel.datagram_channel import DatagramChannel
 from appliance.tunnel.dialout import Target
@@ -121,8 +121,11 @@ class Agent:
         self._generation += 1
         return self._generation
 
-    def carry(self, order: Open, connection: Socket, welcome: Welcome, home: Home) -> None:
-        """Carry a session or flow that was opened on a data channel, whose fd is in the epoll set."""
+    def carry(self, order: Open, connection: Socket, welcome: Welcome, home: Home, returns: Returns) -> None:
+        """Carry a session or flow that was opened on a data channel, whose fd is in the epoll set.
+
+        `returns` may have the channel back from a session.
+        """
         target, reach = _target(order.to, order.protocol), None
         if target is not None:
             bounds = [self._allow_to, home.identity.allow_to, _allowed(welcome.allow_to)]
@@ -132,7 +135,7 @@ class Agent:
             return
         route = self._route(order, target, reach, home)
         self.reactor.unwatch(connection.fileno())
-        session = CarriedSession(route, connection, order)
+        session = CarriedSession(route, connection, order, returns)
         if reach is None or reach.is_denied:
             session.refuse(Cause.AGENT_DENIED)
         else:

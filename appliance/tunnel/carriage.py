@@ -61,7 +61,7 @@ class Carriage(Opening):
     def opened(self, link: Link, connection: Socket, endpoint: Endpoint) -> None:
         """Give the session its connection."""
         session = self._session
-        session.carrier = link.sessions
+        session.carrier = link
         link.sessions.add(session)
         session.dialled(connection, endpoint, watched=True)
         if isinstance(connection, Sealed) and connection.pending() and session.cause is None:

@@ -1,9 +1,9 @@
 """A session on the agent: its client side is a data channel that the gateway has opened a session on."""
 
-from typing import Final
+from typing import Final, Protocol
 
 from appliance.net.session import Route, Session
-from appliance.net.sockets import Endpoint, Socket, sockaddr_of
+from appliance.net.sockets import Endpoint, Sealed, Socket, sockaddr_of
 from appliance.outcome import Cause, Stage
 from appliance.tunnel.messages import Messages
 from appliance.wire.messages import Failed, Limit, Open, Opened
@@ -12,13 +12,24 @@ NO_SLOT: Final = 0
 """Where no deadline is: that of a session which ends before it is dialled."""
 
 
+class Returns(Protocol):
+    """Where data channels come from, and may go back to. What is left to the caller is to be closed."""
+
+    def takes_back(self, connection: Socket) -> bool:
+        """Take one whose session has ended in order, which is in the epoll set; or leave it."""
+
+    def keeps(self, connection: Socket) -> bool:
+        """Take one on which nothing was opened after all, which is not in the epoll set; or leave it."""
+
+
 class CarriedSession(Session):
     """As any session, but that the gateway is told how the dial went, before anything else."""
 
-    __slots__ = ("_is_told", "_local")
+    __slots__ = ("_is_told", "_local", "_returns")
 
-    def __init__(self, route: Route, channel: Socket, order: Open) -> None:
+    def __init__(self, route: Route, channel: Socket, order: Open, returns: Returns) -> None:
         super().__init__(route, channel, sockaddr_of(order.client))
+        self._returns = returns
         self.id = order.session
         self._local = order.local
         self._slot = NO_SLOT
@@ -57,7 +68,18 @@ class CarriedSession(Session):
         """Write the address that the client reached, at the gateway."""
         return self._local
 
-    def abort_client(self) -> None:
-        """Reset the channel, unless the gateway has been told: a reset would overtake that."""
-        if not self._is_told:
-            super().abort_client()
+    def leave_client(self, *, in_order: bool) -> None:
+        """Give the channel back, where it can have another session; else close it.
+
+        It is not reset where the gateway was told how the dial went: that would overtake what it was told.
+        """
+        if isinstance(self.client, Sealed) and self._is_given_back(in_order=in_order):
+            return
+        super().leave_client(in_order=in_order or self._is_told)
+
+    def _is_given_back(self, *, in_order: bool) -> bool:
+        if self._is_told:
+            return self._returns.keeps(self.client)
+        return (
+            in_order and self.up is not None and self.up.hand_back() and self._returns.takes_back(self.client)
+        )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from appliance.tunnel.agent import Agent
     from appliance.tunnel.identity import Identity
+    from appliance.tunnel.supply import Supply
 
 
 MOST_LEAVING: Final = 64
@@ -104,9 +105,9 @@ class Home:
         """The gateway has made a new certificate."""
         self.identity.renewed(message)
 
-    def carry(self, order: Open, connection: Socket, welcome: Welcome) -> None:
+    def carry(self, order: Open, connection: Socket, welcome: Welcome, returns: "Supply") -> None:
         """Carry a session or flow."""
-        self.agent.carry(order, connection, welcome, self)
+        self.agent.carry(order, connection, welcome, self, returns)
 
     @property
     def channel(self) -> Channel | None:

@@ -3,6 +3,10 @@
 How many are kept ready follows demand. A session that finds none waits for the next one and doubles the
 number; while half of them are never used, the number falls by a quarter every CALM seconds. The agent makes
 up for each one that is used by itself, so that the gateway only tells how many it wants.
+
+A channel with TLS comes back from its session, and is ready again once the agent has delivered everything and
+says so. What comes back is kept beside the number that is wanted, and closed when it was not needed for CALM
+seconds: so sessions that come and go, however many at once, cost no handshakes.
 """
 
 import hashlib
@@ -10,7 +14,8 @@ import hmac
 from typing import TYPE_CHECKING, Final, Protocol
 
 from appliance.net.reactor import IN, OUT, Reactor
-from appliance.net.sockets import Socket
+from appliance.net.sealed import END, LENGTH
+from appliance.net.sockets import DONTWAIT, Sealed, Socket
 from appliance.outcome import Cause
 from appliance.tunnel.messages import ClosedError, Messages
 from appliance.wire.messages import (
@@ -92,6 +97,38 @@ class Ready:
         self.link.reactor.forget(self.connection.fileno(), self.connection.close)
 
 
+class Returning:
+    """A data channel whose session is over here; the agent may have to deliver something yet."""
+
+    __slots__ = ("connection", "link")
+
+    def __init__(self, link: "Link", connection: Socket) -> None:
+        self.link = link
+        self.connection = connection
+
+    def on_event(self, events: int) -> None:  # noqa: ARG002  what there is, reading tells
+        """The agent says that it is through, or gives the channel up."""
+        try:
+            said = self.connection.recv(LENGTH, DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        self.link.returning.discard(self)
+        if said == END:
+            self.link.attach(self.connection)
+        else:
+            self.close()
+
+    def on_fault(self) -> None:
+        """Close it: its handler raised."""
+        self.close()
+
+    def close(self) -> None:
+        """Close it."""
+        self.link.reactor.forget(self.connection.fileno(), self.connection.close)
+
+
 class Link:
     """The gateway's side of a control channel; the handler of its fd."""
 
@@ -122,6 +159,7 @@ class Link:
         """`heard`: when it answered last. That it can be heard shows one direction, its answers show both."""
         self.rtt: float | None = None
         self.ready: list[Ready] = []
+        self.returning: set[Returning] = set()
         self.sessions: set[Session] = set()
         """Those that it carries."""
         self.flows: set[Carried] = set()
@@ -234,7 +272,10 @@ class Link:
         self.reactor.forget(self._messages.connection.fileno(), self._messages.connection.close)
         for channel in self.ready:
             channel.close()
+        for returning in self.returning:
+            returning.close()
         self.ready.clear()
+        self.returning.clear()
         self._reports.lost(self, why, in_order=in_order)
         self.crew.lost(self)
 
@@ -260,6 +301,25 @@ class Link:
         self.reactor.hand_over(connection.fileno(), channel)
         if not self.crew.has_use_for(channel):
             self.ready.append(channel)
+
+    def takes_back(self, connection: Socket) -> bool:
+        """Take a channel whose session has ended in order here; False: it is of no use any more."""
+        if not self._has_room():
+            return False
+        returning = Returning(self, connection)
+        self.returning.add(returning)
+        self.reactor.hand_over(connection.fileno(), returning)
+        return True
+
+    def keeps(self, connection: Socket) -> bool:
+        """Take a channel on which the agent could open nothing; False: it is of no use any more."""
+        if not isinstance(connection, Sealed) or not self._has_room():
+            return False
+        self.attach(connection)
+        return True
+
+    def _has_room(self) -> bool:
+        return not (self.is_over or self.is_leaving) and len(self.ready) + len(self.returning) < MOST_READY
 
     def take(self) -> Ready | None:
         """Give the youngest channel that is ready."""
@@ -288,6 +348,6 @@ class Link:
         if self.want > FIRST_READY and self._least_ready > self.want // 2:
             self.want = max(FIRST_READY, self.want * 3 // 4)
             self.say(Want(self.want))
-            while len(self.ready) > self.want:
-                self.ready.pop(0).close()
+        for _ in range(min(len(self.ready), self._least_ready - self.want)):
+            self.ready.pop(0).close()
         self._least_ready = len(self.ready)

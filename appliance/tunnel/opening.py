@@ -2,7 +2,7 @@
 
     WAIT --a channel--> OPENING --Opened--> the session's
       ^                    |
-      +--link lost---------+--Failed--> the next endpoint, on another channel
+      +--link lost---------+--Failed--> the next endpoint
 
 Nothing of the client's is sent before Opened, so who is opened on a link that is lost until then can go to
 another one. How long an endpoint may take is the agent's to watch; here it has SLACK more, for the way.
@@ -130,6 +130,16 @@ class Opening:
             self._reactor.forget(connection.fileno(), connection.close)
             self._messages = None
 
+    def _give_back(self) -> None:
+        """Leave the channel, on which nothing was opened, to the link."""
+        assert self.link is not None
+        assert self._messages is not None
+        connection, self._messages = self._messages.connection, None
+        self.waits = False
+        self._crew.withdraw(self)
+        if not self.link.keeps(connection):
+            self._reactor.forget(connection.fileno(), connection.close)
+
     # -- as the crew calls it -------------------------------------------------------------------------
 
     def take(self, channel: Ready) -> None:
@@ -169,7 +179,7 @@ class Opening:
         if isinstance(answer, Opened):
             self._take_over(answer, self._messages.connection)
         elif isinstance(answer, Failed):
-            self.abandon()
+            self._give_back()
             self._cause = cause_of(answer)
             self.go()
 

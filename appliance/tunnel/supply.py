@@ -1,13 +1,16 @@
 """A control channel's data channels, on the agent: some being made, some ready.
 
 `want` of them are kept, MOST_READY at the most whatever the gateway asks for; one that is used is made up for
-at once. Those that cannot be made are tried again after a pause, while the control channel lives.
+soon. Those that come back from their sessions are kept beside them, until the gateway closes what it has not
+needed for a while. Those that cannot be made are tried again after a pause, while the control channel lives.
 """
 
 import random
 from typing import TYPE_CHECKING, Final
 
-from appliance.net.sockets import Endpoint, Socket
+from appliance.net.reactor import IN
+from appliance.net.sealed import END
+from appliance.net.sockets import DONTWAIT, Endpoint, Socket
 from appliance.tunnel.backoff import Backoff
 from appliance.tunnel.link import MOST_READY, proof_of
 from appliance.tunnel.messages import ClosedError, Messages
@@ -103,9 +106,7 @@ class Supply:
         """One is ready."""
         self._making.discard(making)
         self._backoff.reset()
-        waiting = Waiting(self, connection)
-        self._ready.add(waiting)
-        self._uplink.reactor.hand_over(connection.fileno(), waiting)
+        self._take(connection)
         self.fill()
 
     def not_made(self, making: "Making") -> None:
@@ -138,12 +139,41 @@ class Supply:
     def opened(self, waiting: "Waiting", order: Open) -> None:
         """One is used."""
         self._ready.discard(waiting)
-        self._uplink.carry(order, waiting.messages.connection, self._welcome)
+        self._uplink.carry(order, waiting.messages.connection, self._welcome, self)
         if len(self._ready) + len(self._making) <= self._want // 2:
             self.fill()
         else:
             # A handshake takes a millisecond of both ends: not while this session's first bytes are due.
             self._fill_after(LATER)
+
+    # -- as the sessions call it ----------------------------------------------------------------------
+
+    def takes_back(self, connection: Socket) -> bool:
+        """Take a channel whose session has ended, and tell the gateway; False: close it."""
+        if not self._has_room():
+            return False
+        try:
+            connection.send(END, DONTWAIT)
+        except OSError:  # no room is none that a channel without a session should have to wait for
+            return False
+        self._take(connection)
+        return True
+
+    def keeps(self, connection: Socket) -> bool:
+        """Take a channel on which nothing was opened, and that is not watched; False: close it."""
+        if not self._has_room():
+            return False
+        self._uplink.reactor.watch(connection.fileno(), IN, self._take(connection))
+        return True
+
+    def _has_room(self) -> bool:
+        return not self._is_over and len(self._ready) < MOST_READY
+
+    def _take(self, connection: Socket) -> "Waiting":
+        waiting = Waiting(self, connection)
+        self._ready.add(waiting)
+        self._uplink.reactor.hand_over(connection.fileno(), waiting)
+        return waiting
 
     def closed(self, waiting: "Waiting") -> None:
         """The gateway, or something on the way, has closed one that was ready."""

@@ -163,9 +163,9 @@ class Uplink:
         if self.channel is channel:
             self.down(why, in_order=in_order, pause=pause)
 
-    def carry(self, order: Open, connection: Socket, welcome: Welcome) -> None:
+    def carry(self, order: Open, connection: Socket, welcome: Welcome, returns: Supply) -> None:
         """Carry a session or flow that was opened on a data channel."""
-        self.home.carry(order, connection, welcome)
+        self.home.carry(order, connection, welcome, returns)
 
     def close(self) -> None:
         """End it for good: sessions go on."""
