@@ -1,18 +1,26 @@
 """docs/tunnel-protocol.md and the code say the same: its test vectors, and every key of every message."""
 
 import re
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
 
+from appliance.net.pipes import PipePool
+from appliance.net.reactor import IN
+from appliance.net.relay import Relay, Relayed
+from appliance.net.sealed import END, Sealing
 from appliance.tunnel.link import proof_of
 from appliance.wire.client_hello import ClientHello, look
 from appliance.wire.datagrams import DatagramReader, framed
-from appliance.wire.messages import HEADER_BYTES, MessageError, Reader, decoded
+from appliance.wire.messages import HEADER_BYTES, MessageError, decoded, length_of
 from appliance.wire.messages import framed as framed_message
 from appliance.wire.server_name import worker_meant
+from tests.unit.net.loop import loop, tcp_pair
 from tests.unit.wire import saying
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "tunnel-protocol.md"
@@ -30,7 +38,8 @@ def vectors(kind: str) -> list[list[str]]:
 def test_a_message(lines: list[str]) -> None:
     """The bytes are the JSON behind its length, are read, and said again they are the same bytes."""
     sent = bytes.fromhex("".join(lines[1:]))
-    (body,) = Reader(65535).feed(sent)
+    body = sent[HEADER_BYTES:]
+    assert length_of(sent, 65535) == len(body)
     assert body == lines[0].encode()
     read = []
     for decoder in saying.DECODERS:
@@ -71,6 +80,23 @@ def test_a_proof() -> None:
     ((secret, line, proof),) = vectors("proof")
     link, number = line.split()
     assert proof_of(secret, link, int(number)) == proof
+
+
+def test_pieces() -> None:
+    """What a direction sends: each read is a piece, then comes the end; the agent's word is one more."""
+    ((line,),) = vectors("pieces")
+    with ExitStack() as stack, loop() as at:
+        client, source, sink, agent = (stack.enter_context(each) for each in (*tcp_pair(), *tcp_pair()))
+        way = Sealing(Relay(at.reactor, PipePool(0)), Mock(Relayed), source, sink)
+        way.back = Mock(is_sink_lost=False, ended=False)
+        at.reactor.watch(way.fd, IN, way)
+        for said in (b"hello", b"x"):
+            client.send(said)
+            at.until(lambda said=said: way.moved >= len(said))  # type: ignore[misc]
+            way.moved = 0
+        client.shutdown(socket.SHUT_WR)
+        at.until(lambda: way.ended)
+        assert agent.recv(100) + END == bytes.fromhex(line)
 
 
 def test_datagrams() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from appliance.outcome import LEGAL, Cause, Stage
 from appliance.wire import messages
-from appliance.wire.messages import HEADER_BYTES, Limit, MessageError, Reader, cause_of, decoded, framed
+from appliance.wire.messages import HEADER_BYTES, Limit, MessageError, cause_of, decoded, framed
 from tests.unit.wire import saying
 
 
@@ -176,47 +176,3 @@ def test_the_cause_of_a_failure(cause: str) -> None:
     assert found not in {Cause.INTERNAL, Cause.DRAIN}
     assert cause_of(messages.Failed(cause="dial_refused")) is Cause.DIAL_REFUSED
     assert cause_of(messages.Failed(cause="client_eof")) is Cause.DIAL_UNREACHABLE
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-def test_a_stream_is_cut_into_messages(size: int) -> None:
-    """However it arrives, each message comes once, whole, and nothing stays."""
-    sent = b"".join(map(framed, saying.OF_AGENT))
-    reader = Reader(Limit.AGENT)
-    found = []
-    for at in range(0, len(sent), size):
-        found += reader.feed(memoryview(sent)[at : at + size])
-        assert reader.buffered <= Limit.AGENT + HEADER_BYTES
-    assert [decoded(messages.FROM_AGENT, body) for body in found] == list(saying.OF_AGENT)
-    assert reader.buffered == 0
-
-
-@pytest.mark.parametrize("length", [0, 101, 65535])
-def test_a_length_is_refused_at_the_header(length: int) -> None:
-    """Nothing of the message need come, and the reader never takes anything again."""
-    reader = Reader(100)
-    assert reader.feed(length.to_bytes(2, "big")[:1]) == []
-    for _ in range(2):
-        with pytest.raises(MessageError, match="where up to 100 are taken"):
-            reader.feed(length.to_bytes(2, "big")[1:])
-
-
-def test_the_limit_may_change_between_two_messages() -> None:
-    """The first one of a stranger is short; what waits behind it is measured by the new limit."""
-    reader = Reader(10)
-    reader.put(b"\0\x0a" + b"a" * 10 + b"\0\x0b" + b"b" * 11)
-    assert reader.take() == b"a" * 10
-    reader.limit = 11
-    assert reader.take() == b"b" * 11
-    assert reader.take() is None
-
-
-def test_what_follows_the_last_message_is_kept() -> None:
-    """The bytes of a session that came with its Opened are given once."""
-    reader = Reader(Limit.DATA)
-    reader.put(framed(saying.OF_DATA[0]) + b"SSH-2.0-")
-    body = reader.take()
-    assert body is not None
-    assert decoded(messages.ANSWER, body) == saying.OF_DATA[0]
-    assert reader.rest() == b"SSH-2.0-"
-    assert reader.rest() == b""
