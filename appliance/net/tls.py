@@ -23,31 +23,21 @@ A write that would block has sealed a record already: the next one must bring th
 (SSL_write(3): there may be more of them, and elsewhere, but never fewer than were offered). The relay's held
 bytes do.
 
-Half-close is a close_notify; the other way goes on. CPython's `shutdown` calls SSL_shutdown(3) twice, though,
-and the second one reads the peer's close_notify. When it finds data instead the connection is broken
-("application data after close notify"), and with a peer that is sending that is most of the time. Therefore
-OpenSSL gets another socket to say goodbye to, an empty one: for the length of that call a socket pair's end
-is put under the fd's number. The notice is read from the other end, and sent like any bytes. Neither the
-connection nor its epoll registration notice, as both belong to the open file, which the spare fd holds
-meanwhile (epoll(7), Q6).
+Only the whole connection ends here. A half-close would be a close_notify; but CPython's `shutdown` calls
+SSL_shutdown(3) twice, and the second one reads the peer's: where it finds data instead the connection is
+broken ("application data after close notify"). So what a connection carries has its ends said within
+(`sealed`), and it is closed without a close_notify: there is nothing left then that could be truncated.
 """
 
 import errno
-import os
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache
 from typing import Final, NoReturn, Protocol, cast
 
 from appliance.net.sockets import DONTWAIT, Sealed, Socket
 
 RECORD: Final = 1 << 14
 """Bytes in a full record (RFC 8446, 5.1)."""
-
-NOTICE_ROOM: Final = 4096
-"""More than a close_notify has, which is 24 bytes sealed."""
 
 DRAINED: Final = 1 << 16
 """Bytes of a failed handshake that are read before it is closed."""
@@ -66,7 +56,6 @@ class _Records(Protocol):
     def read(self, count: int, buffer: bytearray | memoryview, /) -> int: ...
     def write(self, data: bytes | memoryview, /) -> int: ...
     def pending(self) -> int: ...
-    def shutdown(self) -> object: ...
     def getpeercert(self, der: bool, /) -> bytes | dict[str, object] | None: ...
     def selected_alpn_protocol(self) -> str | None: ...
 
@@ -76,11 +65,8 @@ class TlsSocket(Sealed, Socket):
 
     __slots__ = (
         "__weakref__",
-        "_blocked",
         "_ended",
         "_failure",
-        "_left",
-        "_notice",
         "_read",
         "_records",
         "_write",
@@ -115,16 +101,10 @@ class TlsSocket(Sealed, Socket):
         connected.detach()
         self._read = self._records.read
         self._write = self._records.write
-        self._left = b""
-        """Opened before our goodbye, and not read yet."""
         self._failure: OSError | None = None
         """What a read ran into after it had got something; the next one says it."""
         self._ended = False
         """The peer's close_notify was read."""
-        self._blocked = False
-        """A sealed record waits for room."""
-        self._notice: bytes | None = None
-        """Our close_notify, as far as it is unsent; None before the shutdown."""
 
     # -- handshake ------------------------------------------------------------------------------------
 
@@ -165,14 +145,10 @@ class TlsSocket(Sealed, Socket):
         `flags` are not looked at: a read never waits, and peeking is not offered.
         """
         room = nbytes or len(buffer)
-        if self._left:
-            return self._take_left(buffer, room)
         if self._failure is not None:
             raise self._failure
         try:
             got = self._read(room, buffer)
-        except ssl.SSLZeroReturnError:  # what CPython makes of it once we have sent ours
-            got = 0
         except OSError as error:
             _raise(error)
         if not got:
@@ -180,11 +156,6 @@ class TlsSocket(Sealed, Socket):
         elif got == RECORD:
             got += self._read_on(memoryview(buffer)[got:room])
         return got
-
-    def _take_left(self, buffer: bytearray | memoryview, room: int) -> int:
-        taken, self._left = self._left[:room], self._left[room:]
-        memoryview(buffer)[: len(taken)] = taken
-        return len(taken)
 
     def _read_on(self, view: memoryview) -> int:
         """Read more, after a full record."""
@@ -194,8 +165,6 @@ class TlsSocket(Sealed, Socket):
                 count = self._read(len(view) - got, view[got:])
             except WOULD_BLOCK:
                 break
-            except ssl.SSLZeroReturnError:
-                count = 0
             except OSError as error:
                 self._failure = _as_of_a_socket(error)
                 break
@@ -214,8 +183,7 @@ class TlsSocket(Sealed, Socket):
         It is never so after a handshake: OpenSSL reads no further than the record it needs. After a read
         it is when that gave as many bytes as there was room for, or full records and then met the end.
         """
-        known = self._left or self._ended or self._failure is not None
-        return bool(known) or self._records.pending() > 0
+        return self._ended or self._failure is not None or self._records.pending() > 0
 
     def send(self, data: bytes | memoryview, flags: int = 0, /) -> int:  # type: ignore[override]  # noqa: ARG002
         """Write as much as there is room for; what was not taken must be offered again.
@@ -232,46 +200,11 @@ class TlsSocket(Sealed, Socket):
             while sent < size:
                 sent += self._write(view[sent : sent + RECORD] if size > RECORD else view)
         except OSError as error:
-            self._blocked = isinstance(error, WOULD_BLOCK)
             if not sent:
-                _raise(error)
-            return sent  # an error that is no matter of room comes again with the next write
-        self._blocked = False
+                _raise(error)  # else one that is no matter of room comes again with the next write
         return sent
 
     # -- the end --------------------------------------------------------------------------------------
-
-    def shutdown(self, how: int, /) -> None:
-        """Tell the peer that no more comes (SHUT_WR, nothing else), by a close_notify.
-
-        Raises BlockingIOError while there is no room for it: call again once there is.
-        """
-        if how != socket.SHUT_WR:
-            raise ValueError("a TLS connection can be shut for writing only")
-        if self._blocked:
-            raise BlockingIOError(errno.EAGAIN, "a record waits for room")
-        if self._notice is None:
-            self._notice = self._close_notify()
-        while self._notice:
-            self._notice = self._notice[Socket.send(self, self._notice, DONTWAIT) :]
-
-    def _close_notify(self) -> bytes:
-        """Have OpenSSL seal the notice, with nothing to read; see the theory."""
-        count = self._records.pending()
-        if count:  # OpenSSL would stumble over what it has opened already, too
-            opened = bytearray(count)
-            self._left += opened[: self._read(count, opened)]
-        lectern = _lectern(os.getpid())
-        try:
-            with lectern.instead_of(self.fileno()):
-                self._records.shutdown()
-        except ssl.SSLWantReadError:  # the peer's own is outstanding
-            pass
-        except OSError as error:
-            _raise(error)
-        finally:
-            notice = lectern.said()
-        return notice
 
     def drain(self) -> None:
         """Throw away what the kernel holds unread: a close(2) with bytes unread is an RST, which overtakes.
@@ -282,40 +215,6 @@ class TlsSocket(Sealed, Socket):
             Socket.recv(self, DRAINED, DONTWAIT)
         except OSError:
             return
-
-
-class _Lectern:
-    """Where OpenSSL says goodbye: a socket pair with nothing to read, and a spare fd for the displaced."""
-
-    def __init__(self) -> None:
-        self._mouth, self._ear = socket.socketpair()
-        self._mouth.setblocking(False)
-        self._ear.setblocking(False)
-        self._spare = self._mouth.dup()
-
-    @contextmanager
-    def instead_of(self, fd: int) -> Iterator[None]:
-        """Put the pair's end under the fd's number for a while."""
-        mouth, spare = self._mouth.fileno(), self._spare.fileno()
-        os.dup2(fd, spare, inheritable=False)
-        os.dup2(mouth, fd, inheritable=False)
-        try:
-            yield
-        finally:
-            os.dup2(spare, fd, inheritable=False)
-            os.dup2(mouth, spare, inheritable=False)
-
-    def said(self) -> bytes:
-        """Give what OpenSSL wrote meanwhile."""
-        try:
-            return self._ear.recv(NOTICE_ROOM)
-        except BlockingIOError:
-            return b""
-
-
-@lru_cache(maxsize=1)
-def _lectern(pid: int) -> _Lectern:  # noqa: ARG001  a forked child must have one of its own
-    return _Lectern()
 
 
 def _raise(error: OSError) -> NoReturn:

@@ -27,7 +27,7 @@ from appliance.policy.flow_table import RuleFlows
 from appliance.ruleset import ProxyProtocol
 from appliance.tunnel.carried import CarriedSession, Returns
 from appliance.tunnel.carried_flow import ChannelFront
-from appliance.tunnel.datagram_channel import DatagramChannel
+from appliance.tunnel.datagram_channel import DatagramChannel, Phase
 from appliance.tunnel.dialout import Target
 from appliance.tunnel.home import Home
 from appliance.tunnel.identity import Identity
@@ -131,7 +131,7 @@ class Agent:
             bounds = [self._allow_to, home.identity.allow_to, _allowed(welcome.allow_to)]
             reach = Reach(target, bounds)
         if order.protocol == "udp":
-            self._carry_flow(order, connection, target, reach, home)
+            self._carry_flow(order, connection, target, reach, home, returns)
             return
         route = self._route(order, target, reach, home)
         self.reactor.unwatch(connection.fileno())
@@ -177,7 +177,13 @@ class Agent:
         return route
 
     def _carry_flow(
-        self, order: Open, connection: Socket, target: TargetAddress | None, reach: Reach | None, home: Home
+        self,
+        order: Open,
+        connection: Socket,
+        target: TargetAddress | None,
+        reach: Reach | None,
+        home: Home,
+        returns: Returns,
     ) -> None:
         targets = [_NOWHERE if target is None else target]  # not dialled where it is none
         upstream = DatagramUpstream(
@@ -196,7 +202,7 @@ class Agent:
             self._datagrams,
             home.identity.name,
         )
-        channel = DatagramChannel(self.reactor, connection, self._relay.buffer)
+        channel = DatagramChannel(self.reactor, connection, self._relay.buffer, returns, Phase.DIALLING)
         refusal = Cause.AGENT_DENIED if reach is None or reach.is_denied else None
         ChannelFront(route, channel).begin(order, _client(order.client), connection, refusal)
 

@@ -5,6 +5,7 @@ from typing import Final, Protocol
 from appliance.net.session import Route, Session
 from appliance.net.sockets import Endpoint, Sealed, Socket, sockaddr_of
 from appliance.outcome import Cause, Stage
+from appliance.tunnel import returning
 from appliance.tunnel.messages import Messages
 from appliance.wire.messages import Failed, Limit, Open, Opened
 
@@ -12,7 +13,7 @@ NO_SLOT: Final = 0
 """Where no deadline is: that of a session which ends before it is dialled."""
 
 
-class Returns(Protocol):
+class Returns(returning.Returns, Protocol):
     """Where data channels come from, and may go back to. What is left to the caller is to be closed."""
 
     def takes_back(self, connection: Socket) -> bool:

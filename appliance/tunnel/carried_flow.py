@@ -6,7 +6,7 @@ from appliance.net.flow import ClientAddress, Flow
 from appliance.net.flow_route import FlowRoute
 from appliance.net.sockets import Endpoint, Socket
 from appliance.outcome import Cause
-from appliance.tunnel.datagram_channel import DatagramChannel
+from appliance.tunnel.datagram_channel import DatagramChannel, Phase
 from appliance.tunnel.messages import Messages
 from appliance.wire.messages import Failed, Limit, Open, Opened
 
@@ -45,6 +45,7 @@ class CarriedFlow(Flow):
                 self.connection = connection
                 self.end(Cause.CLIENT_RESET)
                 return
+            self._channel.phase = Phase.OPEN
         super().reached(connection, endpoint)
 
     def unreached(self, cause: Cause) -> None:
@@ -53,6 +54,7 @@ class CarriedFlow(Flow):
             self._is_told = True
             try:
                 self._say(Failed(cause))
+                self._channel.phase = Phase.UNUSED
             except OSError:
                 cause = Cause.CLIENT_RESET if cause is Cause.INTERNAL else cause
         super().unreached(cause)

@@ -8,23 +8,40 @@ room, and must be given the same one again (`net.tls`): that one counts as taken
 
 A read may bring several datagrams, and part of one more (`wire.datagrams`). `net.flow` reads one at a time:
 what is left over is kept, and read in another turn, since epoll does not know of it.
+
+The flow ends, at whichever end first, by `close`. On a plain stream that closes it. A sealed one outlives the
+flow, as it does a session (`net.sealed`): the end is said within it, and once both sides have said it the
+stream goes back to where it came from. What arrives before that is thrown away.
 """
 
 import errno
 import socket
 from collections import deque
 from contextlib import suppress
+from enum import Enum, auto
 from typing import Final
 
 from appliance.net.reactor import IN, OUT, Reactor
 from appliance.net.sockets import DONTWAIT, Sealed, Socket
-from appliance.wire.datagrams import DatagramReader, framed
+from appliance.tunnel.returning import Returns
+from appliance.wire.datagrams import END, DatagramReader, framed
 
 READ_BYTES: Final = 1 << 16
 
 
+class Phase(Enum):
+    """What the flow's end means to its stream."""
+
+    DIALLING = auto()
+    """The other end waits for an answer: a close is one."""
+    OPEN = auto()
+    """The other end is told."""
+    UNUSED = auto()
+    """The other end knows that nothing was opened."""
+
+
 class DatagramChannel:
-    """One flow's channel."""
+    """One flow's channel; the handler of its fd once the flow has ended."""
 
     __slots__ = (
         "_buffer",
@@ -33,12 +50,18 @@ class DatagramChannel:
         "_is_nudged",
         "_reactor",
         "_reader",
+        "_returns",
         "_unsent",
         "_waiting",
+        "phase",
     )
 
-    def __init__(self, reactor: Reactor, connection: Socket, buffer: bytearray) -> None:
+    def __init__(
+        self, reactor: Reactor, connection: Socket, buffer: bytearray, returns: Returns, phase: Phase
+    ) -> None:
         """`buffer` is one that all channels of a worker read into, of READ_BYTES."""
+        self.phase = phase
+        self._returns = returns
         self._reactor = reactor
         self._connection = connection
         self._buffer = buffer
@@ -127,9 +150,8 @@ class DatagramChannel:
             self._read()
         datagram = self._waiting.popleft()
         buffer[: len(datagram)] = datagram
-        if self._waiting and not self._is_nudged:
-            self._is_nudged = True
-            self._reactor.defer(self._nudge)
+        if self._waiting or self._reader.is_over:
+            self._nudge_later()
         return len(datagram)
 
     def _read(self) -> None:
@@ -139,6 +161,8 @@ class DatagramChannel:
 
     def _receive(self) -> None:
         """Take what one read gives. Raises as `recv_into` does."""
+        if self._reader.is_over:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "the other end has ended the flow")
         try:
             count = self._connection.recv_into(self._buffer, READ_BYTES, DONTWAIT)
         except BlockingIOError:
@@ -151,7 +175,11 @@ class DatagramChannel:
 
     def look(self) -> None:
         """Have what came together with the agent's answer read, of which epoll knows nothing."""
-        if isinstance(self._connection, Sealed) and self._connection.pending() and not self._is_nudged:
+        if isinstance(self._connection, Sealed) and self._connection.pending():
+            self._nudge_later()
+
+    def _nudge_later(self) -> None:
+        if not self._is_nudged:
             self._is_nudged = True
             self._reactor.defer(self._nudge)
 
@@ -175,17 +203,84 @@ class DatagramChannel:
         """Have no queue of errors."""
         raise BlockingIOError(errno.EAGAIN, "a stream queues no errors")
 
-    def close(self) -> None:
-        """Close it in order: with something unread, a close alone would be a reset."""
-        self._is_closed = True
-        with suppress(OSError):
-            self._connection.shutdown(socket.SHUT_WR)
-        self._connection.close()
-
     def forget(self) -> None:
         """Have it closed at the end of the turn, where no handler of its own sees to it."""
         self._is_closed = True
         self._reactor.forget(self.fileno(), self.close)
+
+    # -- the flow's end -------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the flow: its stream goes back, or is closed."""
+        self._is_closed = True
+        if not self._can_return() or not self._returns.awaits(self):
+            self._close()
+            return
+        try:
+            self._watch_to_the_end()
+        except OSError:
+            self._lose()
+            return
+        if self.phase is Phase.UNUSED or self._reader.is_over:
+            self._go_back()
+
+    def _can_return(self) -> bool:
+        """Say whether it can have another flow, once the other end is told."""
+        if not isinstance(self._connection, Sealed) or self._unsent:
+            return False
+        return self.phase is Phase.UNUSED or (self.phase is Phase.OPEN and self._say_end())
+
+    def _say_end(self) -> bool:
+        try:
+            return self._connection.send(END, DONTWAIT) == len(END)
+        except OSError:
+            return False
+
+    def _watch_to_the_end(self) -> None:
+        """Take the events from the flow, which may never have watched. Raises OSError (epoll_ctl(2))."""
+        try:
+            self._reactor.watch(self.fileno(), IN, self)
+        except FileExistsError:
+            self._reactor.hand_over(self.fileno(), self)
+
+    def on_event(self, events: int) -> None:  # noqa: ARG002  what there is, reading tells
+        """Throw away what still comes, up to the other side's end."""
+        try:
+            self._receive()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._lose()
+            return
+        self._waiting.clear()
+        if self._reader.is_over:
+            self._go_back()
+
+    def _go_back(self) -> None:
+        connection = self._connection
+        if self._reader.is_overrun or not isinstance(connection, Sealed) or connection.pending():
+            self._lose()
+        else:
+            self._returns.came_back(self, connection)
+
+    def _lose(self) -> None:
+        self._returns.went(self)
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Close the stream."""
+        self._reactor.forget(self.fileno(), self._close)
+
+    def on_fault(self) -> None:
+        """Give it up: its handler raised."""
+        self._lose()
+
+    def _close(self) -> None:
+        """Close the stream: in order if it is a plain one, where with something unread a close is a reset."""
+        if not isinstance(self._connection, Sealed):
+            with suppress(OSError):
+                self._connection.shutdown(socket.SHUT_WR)
+        self._connection.close()
 
 
 def _lost(error: OSError) -> OSError:

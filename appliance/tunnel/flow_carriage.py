@@ -14,7 +14,7 @@ from appliance.outcome import Cause
 from appliance.policy.balance import RoundRobin
 from appliance.ruleset import Rule
 from appliance.tunnel.crew import Crew
-from appliance.tunnel.datagram_channel import DatagramChannel
+from appliance.tunnel.datagram_channel import DatagramChannel, Phase
 from appliance.tunnel.link import Link
 from appliance.tunnel.opening import Opening
 from appliance.wire.messages import Open
@@ -86,7 +86,7 @@ class FlowCarriage(Opening):
         reactor = self._upstream.reactor
         link.flows.add(self._flow)
         reactor.unwatch(connection.fileno())  # the flow watches its socket by itself
-        channel = DatagramChannel(reactor, connection, self._upstream.buffer)
+        channel = DatagramChannel(reactor, connection, self._upstream.buffer, link, Phase.OPEN)
         self._flow.reached(cast("Socket", channel), endpoint)
         channel.look()
 

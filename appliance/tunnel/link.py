@@ -14,10 +14,10 @@ import hmac
 from typing import TYPE_CHECKING, Final, Protocol
 
 from appliance.net.reactor import IN, OUT, Reactor
-from appliance.net.sealed import END, LENGTH
-from appliance.net.sockets import DONTWAIT, Sealed, Socket
+from appliance.net.sockets import Sealed, Socket
 from appliance.outcome import Cause
 from appliance.tunnel.messages import ClosedError, Messages
+from appliance.tunnel.returning import Delivering, Returning
 from appliance.wire.messages import (
     FROM_AGENT,
     Attach,
@@ -97,38 +97,6 @@ class Ready:
         self.link.reactor.forget(self.connection.fileno(), self.connection.close)
 
 
-class Returning:
-    """A data channel whose session is over here; the agent may have to deliver something yet."""
-
-    __slots__ = ("connection", "link")
-
-    def __init__(self, link: "Link", connection: Socket) -> None:
-        self.link = link
-        self.connection = connection
-
-    def on_event(self, events: int) -> None:  # noqa: ARG002  what there is, reading tells
-        """The agent says that it is through, or gives the channel up."""
-        try:
-            said = self.connection.recv(LENGTH, DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            said = b""
-        self.link.returning.discard(self)
-        if said == END:
-            self.link.attach(self.connection)
-        else:
-            self.close()
-
-    def on_fault(self) -> None:
-        """Close it: its handler raised."""
-        self.close()
-
-    def close(self) -> None:
-        """Close it."""
-        self.link.reactor.forget(self.connection.fileno(), self.connection.close)
-
-
 class Link:
     """The gateway's side of a control channel; the handler of its fd."""
 
@@ -159,7 +127,7 @@ class Link:
         """`heard`: when it answered last. That it can be heard shows one direction, its answers show both."""
         self.rtt: float | None = None
         self.ready: list[Ready] = []
-        self.returning: set[Returning] = set()
+        self._returning: set[Returning] = set()
         self.sessions: set[Session] = set()
         """Those that it carries."""
         self.flows: set[Carried] = set()
@@ -272,10 +240,10 @@ class Link:
         self.reactor.forget(self._messages.connection.fileno(), self._messages.connection.close)
         for channel in self.ready:
             channel.close()
-        for returning in self.returning:
-            returning.close()
+        for returning in self._returning:
+            returning.give_up()
         self.ready.clear()
-        self.returning.clear()
+        self._returning.clear()
         self._reports.lost(self, why, in_order=in_order)
         self.crew.lost(self)
 
@@ -304,12 +272,7 @@ class Link:
 
     def takes_back(self, connection: Socket) -> bool:
         """Take a channel whose session has ended in order here; False: it is of no use any more."""
-        if not self._has_room():
-            return False
-        returning = Returning(self, connection)
-        self.returning.add(returning)
-        self.reactor.hand_over(connection.fileno(), returning)
-        return True
+        return Delivering(self.reactor, connection, self).start()
 
     def keeps(self, connection: Socket) -> bool:
         """Take a channel on which the agent could open nothing; False: it is of no use any more."""
@@ -318,8 +281,24 @@ class Link:
         self.attach(connection)
         return True
 
+    def awaits(self, returning: Returning) -> bool:
+        """Say whether a channel is wanted back (`returning.Returns`)."""
+        if not self._has_room():
+            return False
+        self._returning.add(returning)
+        return True
+
+    def came_back(self, returning: Returning, connection: Socket) -> None:
+        """Have a channel again."""
+        self._returning.discard(returning)
+        self.attach(connection)
+
+    def went(self, returning: Returning) -> None:
+        """Wait for a channel no longer."""
+        self._returning.discard(returning)
+
     def _has_room(self) -> bool:
-        return not (self.is_over or self.is_leaving) and len(self.ready) + len(self.returning) < MOST_READY
+        return not (self.is_over or self.is_leaving) and len(self.ready) + len(self._returning) < MOST_READY
 
     def take(self) -> Ready | None:
         """Give the youngest channel that is ready."""

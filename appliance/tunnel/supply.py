@@ -14,6 +14,7 @@ from appliance.net.sockets import DONTWAIT, Endpoint, Socket
 from appliance.tunnel.backoff import Backoff
 from appliance.tunnel.link import MOST_READY, proof_of
 from appliance.tunnel.messages import ClosedError, Messages
+from appliance.tunnel.returning import Returning
 from appliance.wire.messages import OPEN, VERSION, Attach, Limit, MessageError, Open, Welcome
 from appliance.wire.plain import prelude
 
@@ -38,6 +39,7 @@ class Supply:
         "_making",
         "_number",
         "_ready",
+        "_returning",
         "_slot",
         "_uplink",
         "_want",
@@ -50,6 +52,7 @@ class Supply:
         self._want = min(welcome.ready, MOST_READY)
         self._making: set[Making] = set()
         self._ready: set[Waiting] = set()
+        self._returning: set[Returning] = set()
         self._number = 0
         self._is_over = False
         self._slot: int | None = None
@@ -166,8 +169,24 @@ class Supply:
         self._uplink.reactor.watch(connection.fileno(), IN, self._take(connection))
         return True
 
+    def awaits(self, returning: Returning) -> bool:
+        """Say whether a flow's channel is wanted back (`returning.Returns`)."""
+        if not self._has_room():
+            return False
+        self._returning.add(returning)
+        return True
+
+    def came_back(self, returning: Returning, connection: Socket) -> None:
+        """Have a channel again."""
+        self._returning.discard(returning)
+        self._take(connection)
+
+    def went(self, returning: Returning) -> None:
+        """Wait for a channel no longer."""
+        self._returning.discard(returning)
+
     def _has_room(self) -> bool:
-        return not self._is_over and len(self._ready) < MOST_READY
+        return not self._is_over and len(self._ready) + len(self._returning) < MOST_READY
 
     def _take(self, connection: Socket) -> "Waiting":
         waiting = Waiting(self, connection)
@@ -187,6 +206,9 @@ class Supply:
         for making in tuple(self._making):
             making.abandon()
         self._making.clear()
+        for returning in self._returning:
+            returning.give_up()
+        self._returning.clear()
 
     def close(self) -> None:
         """Close those that are not used."""

@@ -36,8 +36,6 @@ LEAK_BYTES = {"none": 1 << 20, "tls": 8 << 20}
 """As there. With TLS, one worker of two grew by up to 6.1 MB until 10,000 conversations, and none at all from
 there to 16,000: OpenSSL's buffers come in many sizes. Without, none grew by more than 0.2 MB."""
 PATIENCE = 60.0
-LECTERN = 3
-"""Descriptors that a worker keeps for half-closing TLS (`net.tls`), from the first time on."""
 
 
 @pytest.mark.timeout(400)
@@ -54,7 +52,7 @@ def test_both_ends_account_for_every_byte(
         way = rule("talk", servers.port, via="office")
         with tunnel(way, workers=workers, agent_workers=workers, encryption=encryption, drain="20s") as world:
             pids = world.gateway.workers, world.agent.workers
-            idle = Idle.of(world, encryption)
+            idle = Idle.of(world)
             port = world.gateway.port("talk")
             clients = hold(port, seed, numbers[:WARM_UP], AT_ONCE, tmp_path)
             before = memory_once_idle(world, idle, len(clients))
@@ -81,12 +79,10 @@ class Idle(NamedTuple):
     agent: dict[int, int]
 
     @classmethod
-    def of(cls, world: Tunnel, encryption: str) -> "Idle":
-        """Give what is open beside the data channels before any was used, and what the first use adds."""
+    def of(cls, world: Tunnel) -> "Idle":
+        """Give what is open beside the data channels before any was used."""
         wait_for("data channels", lambda: {link.ready for link in world.links()} == {FIRST_READY})
-        found = cls.look(world)
-        more = LECTERN if encryption == "tls" else 0
-        return cls(*({pid: count + more for pid, count in side.items()} for side in found))
+        return cls.look(world)
 
     @classmethod
     def look(cls, world: Tunnel) -> "Idle":

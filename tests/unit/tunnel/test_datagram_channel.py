@@ -5,13 +5,15 @@ import random
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
 from appliance.net.reactor import IN
 from appliance.net.sockets import Socket
-from appliance.tunnel.datagram_channel import READ_BYTES, DatagramChannel
-from appliance.wire.datagrams import framed
+from appliance.tunnel.datagram_channel import READ_BYTES, DatagramChannel, Phase
+from appliance.tunnel.returning import Returning
+from appliance.wire.datagrams import END, framed
 from tests.tls import secure
 from tests.unit.net.loop import Loop, loop, tcp_pair
 
@@ -19,14 +21,44 @@ ROOM = bytearray(1 << 16)
 ABORT = struct.pack("ii", 1, 0)
 
 
+class Home:
+    """Where channels come from."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.awaited: set[Returning] = set()
+        self.back: list[Socket] = []
+        self.gone = 0
+
+    def awaits(self, returning: Returning) -> bool:
+        if self.is_open:
+            self.awaited.add(returning)
+        return self.is_open
+
+    def came_back(self, returning: Returning, connection: Socket) -> None:
+        self.awaited.remove(returning)
+        self.back.append(connection)
+
+    def went(self, returning: Returning) -> None:
+        self.awaited.remove(returning)
+        self.gone += 1
+
+
 class End:
     """One end: a channel, and what its flow reads from it."""
 
     def __init__(self, at: Loop, connection: Socket) -> None:
-        self.channel = DatagramChannel(at.reactor, connection, bytearray(READ_BYTES))
+        self.home = Home()
+        self.channel = DatagramChannel(at.reactor, connection, bytearray(READ_BYTES), self.home, Phase.OPEN)
         self.got: list[bytes] = []
         self.error: OSError | None = None
         at.reactor.watch(connection.fileno(), IN, self)
+
+    @classmethod
+    def over(cls, at: Loop, connection: Socket) -> "End":
+        """Give the end of another flow over a connection that came back, which is watched."""
+        at.reactor.unwatch(connection.fileno())
+        return cls(at, connection)
 
     def on_event(self, events: int) -> None:  # noqa: ARG002  as a flow: it reads one, whatever it was
         try:
@@ -60,8 +92,16 @@ def ends(at: Loop, *, sealed: bool = False) -> tuple[End, End]:
 
 def close(*those: End) -> None:
     for end in those:
+        end.home.is_open = False
         if end.error is None:
             end.channel.close()
+
+
+def end_of(at: Loop, *those: End) -> None:
+    """End the flow at these ends, as a flow does."""
+    for end in those:
+        end.channel.forget()
+    at.turn()
 
 
 def test_datagrams_in_one_read_come_one_by_one(at: Loop) -> None:
@@ -159,3 +199,136 @@ def test_it_has_no_trains_and_no_queue_of_errors(at: Loop) -> None:
     assert here.channel.sendmsg_to((memoryview(b"x"),), [], 0, None) == 1
     at.until(lambda: there.got)
     close(here, there)
+
+
+# -- a sealed channel outlives its flow ------------------------------------------------------------
+
+
+def is_closed(end: End) -> bool:
+    return end.channel._connection.fileno() == -1
+
+
+def talk_again(at: Loop, here: End, there: End) -> None:
+    """Both ends have their connection back, watched, with nothing in it: the next flow passes."""
+    (one,), (other,) = here.home.back, there.home.back
+    first, second = End.over(at, one), End.over(at, other)
+    first.channel.send(b"next")
+    second.channel.send(b"and back")
+    at.until(lambda: first.got and second.got)
+    assert (first.got, second.got) == ([b"and back"], [b"next"])
+    close(first, second)
+    at.turn()
+
+
+@pytest.mark.parametrize("late", [0, 1, 5])
+def test_it_comes_back_when_both_ends_have_ended(at: Loop, late: int) -> None:
+    """Whichever ends first; what was sent to who has ended is thrown away."""
+    here, there = ends(at, sealed=True)
+    there.channel.send(b"first")
+    at.until(lambda: here.got)
+    end_of(at, here)
+    assert not here.home.back
+    for _ in range(late):
+        there.channel.send(b"late")
+    at.until(lambda: there.error)
+    assert isinstance(there.error, ConnectionRefusedError)
+    at.until(lambda: here.home.back and there.home.back)
+    assert not here.home.awaited
+    assert not there.home.awaited
+    talk_again(at, here, there)
+
+
+def test_it_comes_back_when_both_end_at_once(at: Loop) -> None:
+    """Their words cross, behind datagrams that nobody reads."""
+    here, there = ends(at, sealed=True)
+    for _ in range(5):
+        here.channel.send(b"unread")
+        there.channel.send(b"unread")
+    end_of(at, here, there)
+    at.until(lambda: here.home.back and there.home.back)
+    talk_again(at, here, there)
+
+
+def test_it_comes_back_at_once_where_nothing_was_opened(at: Loop) -> None:
+    """The other end knows it already: not a word is said."""
+    here, there = ends(at, sealed=True)
+    here.channel.phase = Phase.UNUSED
+    end_of(at, here)
+    assert here.home.back
+    there.channel.phase = Phase.UNUSED
+    end_of(at, there)
+    talk_again(at, here, there)
+
+
+def test_a_flow_that_ends_while_it_is_dialled_takes_its_channel_along(at: Loop) -> None:
+    """The other end waits for an answer, and the end of the channel is one."""
+    here, there = ends(at, sealed=True)
+    here.channel.phase = Phase.DIALLING
+    end_of(at, here)
+    at.until(lambda: is_closed(there))
+    assert is_closed(here)
+    assert not here.home.back
+
+
+def test_a_channel_with_half_a_datagram_unsent_is_closed(at: Loop) -> None:
+    """Nobody could tell it from the next flow's."""
+    here, there = ends(at, sealed=True)
+    with suppress(BlockingIOError):
+        for _ in range(100):
+            here.channel.send(b"x" * 60_000)
+    assert here.channel._unsent
+    end_of(at, here)
+    at.until(lambda: is_closed(there))
+    assert not here.home.back
+    assert not here.home.awaited
+
+
+def test_a_channel_that_nobody_awaits_is_closed_in_order(at: Loop) -> None:
+    """The other end is told all the same."""
+    here, there = ends(at, sealed=True)
+    here.home.is_open = False
+    here.channel.send(b"last")
+    end_of(at, here)
+    at.until(lambda: there.error)
+    assert there.got == [b"last"]
+    assert isinstance(there.error, ConnectionRefusedError)
+    at.until(lambda: is_closed(there))
+
+
+def test_what_comes_behind_the_end_costs_the_channel(at: Loop) -> None:
+    """Who says more than its end, in one breath, is not trusted with another flow."""
+    here, there = ends(at, sealed=True)
+    end_of(at, here)
+    there.channel._connection.send(END + b"x")
+    at.until(lambda: here.home.gone)
+    assert is_closed(here)
+    close(there)
+
+
+def test_a_peer_that_is_gone_meanwhile_costs_the_channel(at: Loop) -> None:
+    """The wait for its end is over then."""
+    here, there = ends(at, sealed=True)
+    end_of(at, here)
+    there.channel._connection.close()
+    at.until(lambda: here.home.gone)
+    assert not here.home.back
+
+
+def test_a_wait_that_is_given_up_closes_the_channel(at: Loop) -> None:
+    """As the control channel's end does."""
+    here, there = ends(at, sealed=True)
+    end_of(at, here)
+    (returning,) = here.home.awaited
+    returning.give_up()
+    at.until(lambda: is_closed(there))
+    assert is_closed(here)
+
+
+def test_an_end_behind_datagrams_of_one_read_is_heard(at: Loop) -> None:
+    """All of them are given first, one at a time, and then the end, without another event."""
+    here, there = ends(at, sealed=True)
+    there.channel._connection.send(framed(b"one") + framed(b"two") + END)
+    at.until(lambda: here.error)
+    assert here.got == [b"one", b"two"]
+    assert isinstance(here.error, ConnectionRefusedError)
+    close(there)

@@ -2,18 +2,18 @@
 
 import pytest
 
-from appliance.wire.datagrams import MAX_DATAGRAM, DatagramReader, framed, header
+from appliance.wire.datagrams import END, MAX_DATAGRAM, DatagramReader, framed, header
 
 DATAGRAMS = [b"hello", b"", b"x", b"y" * 300, b"", b"z" * MAX_DATAGRAM]
 STREAM = b"".join(map(framed, DATAGRAMS))
 
 
 def test_how_a_datagram_is_framed() -> None:
-    """Its length, and itself; the greatest is 65,535 bytes."""
+    """Its length, and itself; the greatest is 65,534 bytes."""
     assert framed(b"hello") == b"\0\x05hello"
     assert framed(b"") == b"\0\0"
     assert framed(memoryview(b"abc")[1:]) == b"\0\x02bc"
-    assert header(MAX_DATAGRAM) == b"\xff\xff"
+    assert header(MAX_DATAGRAM) == b"\xff\xfe"
     with pytest.raises(OverflowError):
         framed(bytes(MAX_DATAGRAM + 1))
 
@@ -57,3 +57,18 @@ def test_the_end_of_the_stream() -> None:
     assert reader.feed(b"") == []
     assert list(map(bytes, reader.feed(b"a"))) == [b"a"]
     assert reader.buffered == 0
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_the_end_of_the_flow(size: int) -> None:
+    """It comes behind every datagram, however the stream arrives; what follows is none, and is noticed."""
+    for more in (b"", b"\0", framed(b"more")):
+        reader = DatagramReader()
+        stream = framed(b"one") + framed(b"") + END + more
+        found = []
+        for at in range(0, len(stream), size):
+            found += [bytes(view) for view in reader.feed(stream[at : at + size])]
+        assert found == [b"one", b""]
+        assert reader.is_over
+        assert reader.is_overrun == bool(more)
+        assert reader.buffered == 0

@@ -15,6 +15,7 @@ from appliance.net.reactor import IN
 from appliance.net.relay import Relay, Relayed
 from appliance.net.sealed import END, Sealing
 from appliance.tunnel.link import proof_of
+from appliance.wire import datagrams
 from appliance.wire.client_hello import ClientHello, look
 from appliance.wire.datagrams import DatagramReader, framed
 from appliance.wire.messages import HEADER_BYTES, MessageError, decoded, length_of
@@ -100,9 +101,11 @@ def test_pieces() -> None:
 
 
 def test_datagrams() -> None:
-    """The stream is the three datagrams that the text names."""
+    """The stream is the three datagrams that the text names, and the flow's end."""
     ((line,),) = vectors("datagrams")
     stream = bytes.fromhex(line)
-    assert [bytes(view) for view in DatagramReader().feed(stream)] == [b"hello", b"", b"x"]
-    assert b"".join(map(framed, (b"hello", b"", b"x"))) == stream
+    reader = DatagramReader()
+    assert [bytes(view) for view in reader.feed(stream)] == [b"hello", b"", b"x"]
+    assert reader.is_over
+    assert b"".join(map(framed, (b"hello", b"", b"x"))) + datagrams.END == stream
     assert HEADER_BYTES == 2
