@@ -162,6 +162,8 @@ class Opening(SealedDirection):
                 return
             if not count:
                 self._end()
+                if not self.over and self._pending():
+                    self._look_on()
                 return
             self.active = self.relay.reactor.now
             self.moved += self._send(count)
