@@ -148,13 +148,17 @@ class Opening(SealedDirection):
         self.is_sink_lost = False
 
     def _copy(self) -> None:
-        """Move what there is of a piece, and what the source has taken from the kernel beyond it."""
+        """Move what there is of a piece, and what the source has taken from the kernel beyond it.
+
+        The kernel is not asked again: who writes as fast as it is read would have the worker to itself.
+        """
         if self.ended:
             self._look_on()
             return
+        is_first = True
         while True:
             try:
-                count = self._open()
+                count = self._open(asks_kernel=is_first)
             except BlockingIOError:
                 return
             except OSError:
@@ -169,20 +173,22 @@ class Opening(SealedDirection):
             self.moved += self._send(count)
             if not self._can_read() or not (self._is_cut or self._pending()):
                 return
+            is_first = False
 
     def _can_read(self) -> bool:
         return not (self.held or self.over or self.ended)
 
-    def _open(self) -> int:
+    def _open(self, *, asks_kernel: bool) -> int:
         """Read what there is of a piece; 0 is the direction's end.
 
+        Without `asks_kernel` it must be `pending`, and no more than that is read.
         Raises BlockingIOError where there is nothing, OSError where the stream was cut.
         """
         if not self._left and not self._begin():
             return 0
         relay, left = self.relay, self._left
         got = 0
-        while got < left and not self._is_cut:
+        while got < left and not self._is_cut and (asks_kernel or self._pending()):
             try:
                 count = self.source.recv_into(relay.view[got:] if got else relay.buffer, left - got, DONTWAIT)
             except BlockingIOError:
