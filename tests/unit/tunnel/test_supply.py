@@ -75,7 +75,7 @@ class Gateway:
         assert (worker, prelude) == (1, None)
         return Try(self, caller)
 
-    def carry(self, order: Open, connection: Socket, _: Welcome) -> None:
+    def carry(self, order: Open, connection: Socket, _: Welcome, returns: Supply) -> None:
         assert order == ORDER
         self.carried.append(connection)
         self.reactor.forget(connection.fileno(), connection.close)
