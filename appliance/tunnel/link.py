@@ -17,7 +17,7 @@ from appliance.net.reactor import IN, OUT, Reactor
 from appliance.net.sockets import Sealed, Socket
 from appliance.outcome import Cause
 from appliance.tunnel.messages import ClosedError, Messages
-from appliance.tunnel.returning import Delivering, Returning
+from appliance.tunnel.returning import Delivering, Returning, has_more
 from appliance.wire.messages import (
     FROM_AGENT,
     Attach,
@@ -76,11 +76,13 @@ class Reports(Protocol):
 class Ready:
     """A data channel on which nothing has been opened yet."""
 
-    __slots__ = ("connection", "link", "made")
+    __slots__ = ("connection", "is_new", "link", "made")
 
-    def __init__(self, link: "Link", connection: Socket) -> None:
+    def __init__(self, link: "Link", connection: Socket, *, is_new: bool) -> None:
         self.link = link
         self.connection = connection
+        self.is_new = is_new
+        """Nothing was opened on it ever. The others the agent does not count among those that are wanted."""
         self.made = link.reactor.now
 
     def on_event(self, events: int) -> None:  # noqa: ARG002  the agent has nothing to say: any event is its end
@@ -162,7 +164,7 @@ class Link:
     @property
     def is_full(self) -> bool:
         """Whether more channels are ready than an agent that does as it is told could have."""
-        return len(self.ready) >= self.want + MOST_SPARE
+        return sum(channel.is_new for channel in self.ready) >= self.want + MOST_SPARE
 
     # -- the control channel --------------------------------------------------------------------------
 
@@ -263,9 +265,9 @@ class Link:
             self._numbers = {number for number in self._numbers if number >= self._lowest_number}
         return True
 
-    def attach(self, connection: Socket) -> None:
+    def attach(self, connection: Socket, *, is_new: bool = True) -> None:
         """Take a data channel, which is in the epoll set, into the pool; or use it at once."""
-        channel = Ready(self, connection)
+        channel = Ready(self, connection, is_new=is_new)
         self.reactor.hand_over(connection.fileno(), channel)
         if not self.crew.has_use_for(channel):
             self.ready.append(channel)
@@ -276,9 +278,9 @@ class Link:
 
     def keeps(self, connection: Socket) -> bool:
         """Take a channel on which the agent could open nothing; False: it is of no use any more."""
-        if not isinstance(connection, Sealed) or not self._has_room():
+        if not isinstance(connection, Sealed) or has_more(connection) or not self._has_room():
             return False
-        self.attach(connection)
+        self.attach(connection, is_new=False)
         return True
 
     def awaits(self, returning: Returning) -> bool:
@@ -291,7 +293,7 @@ class Link:
     def came_back(self, returning: Returning, connection: Socket) -> None:
         """Have a channel again."""
         self._returning.discard(returning)
-        self.attach(connection)
+        self.attach(connection, is_new=False)
 
     def went(self, returning: Returning) -> None:
         """Wait for a channel no longer."""
@@ -327,6 +329,12 @@ class Link:
         if self.want > FIRST_READY and self._least_ready > self.want // 2:
             self.want = max(FIRST_READY, self.want * 3 // 4)
             self.say(Want(self.want))
-        for _ in range(min(len(self.ready), self._least_ready - self.want)):
-            self.ready.pop(0).close()
+        # Some may have closed by themselves since.
+        self._close_spare(min(self._least_ready, len(self.ready)) - self.want)
         self._least_ready = len(self.ready)
+
+    def _close_spare(self, count: int) -> None:
+        """Close so many, the oldest first of those that came back: the others the agent makes up for."""
+        for channel in sorted(self.ready, key=lambda channel: channel.is_new)[: max(count, 0)]:
+            self.ready.remove(channel)
+            channel.close()

@@ -4,7 +4,12 @@ from typing import Protocol
 
 from appliance.net.reactor import Reactor
 from appliance.net.sealed import END, LENGTH
-from appliance.net.sockets import DONTWAIT, Socket
+from appliance.net.sockets import DONTWAIT, Sealed, Socket
+
+
+def has_more(connection: Socket) -> bool:
+    """Say whether something of the peer's is there that epoll would never tell of; now none is due."""
+    return isinstance(connection, Sealed) and connection.pending()
 
 
 class Returning(Protocol):
@@ -52,7 +57,7 @@ class Delivering:
             return
         except OSError:
             said = b""
-        if said == END:
+        if said == END and not has_more(self._connection):
             self._returns.came_back(self, self._connection)
         else:
             self._returns.went(self)

@@ -2,7 +2,9 @@
 
 `want` of them are kept, MOST_READY at the most whatever the gateway asks for; one that is used is made up for
 soon. Those that come back from their sessions are kept beside them, until the gateway closes what it has not
-needed for a while. Those that cannot be made are tried again after a pause, while the control channel lives.
+needed for a while. They do not count: while its client is slow to take the last bytes, a session goes on at
+the gateway, which cannot use the channel yet. Those that cannot be made are tried again after a pause, while
+the control channel lives.
 """
 
 import random
@@ -33,6 +35,7 @@ class Supply:
     """The data channels of one control channel."""
 
     __slots__ = (
+        "_back",
         "_backoff",
         "_is_over",
         "_is_pausing",
@@ -52,7 +55,10 @@ class Supply:
         self._want = min(welcome.ready, MOST_READY)
         self._making: set[Making] = set()
         self._ready: set[Waiting] = set()
+        """Those that had no session yet."""
         self._returning: set[Returning] = set()
+        self._back: set[Waiting] = set()
+        """Those that had."""
         self._number = 0
         self._is_over = False
         self._slot: int | None = None
@@ -109,7 +115,7 @@ class Supply:
         """One is ready."""
         self._making.discard(making)
         self._backoff.reset()
-        self._take(connection)
+        self._take(connection, self._ready)
         self.fill()
 
     def not_made(self, making: "Making") -> None:
@@ -141,8 +147,11 @@ class Supply:
 
     def opened(self, waiting: "Waiting", order: Open) -> None:
         """One is used."""
-        self._ready.discard(waiting)
+        is_first = waiting in self._ready
+        self._forget(waiting)
         self._uplink.carry(order, waiting.messages.connection, self._welcome, self)
+        if not is_first:
+            return
         if len(self._ready) + len(self._making) <= self._want // 2:
             self.fill()
         else:
@@ -159,14 +168,19 @@ class Supply:
             connection.send(END, DONTWAIT)
         except OSError:  # no room is none that a channel without a session should have to wait for
             return False
-        self._take(connection)
+        self._take(connection, self._back)
         return True
 
     def keeps(self, connection: Socket) -> bool:
         """Take a channel on which nothing was opened, and that is not watched; False: close it."""
         if not self._has_room():
             return False
-        self._uplink.reactor.watch(connection.fileno(), IN, self._take(connection))
+        waiting = Waiting(self, connection)
+        try:
+            self._uplink.reactor.watch(connection.fileno(), IN, waiting)
+        except OSError:  # ENOSPC, ENOMEM: fs.epoll.max_user_watches (epoll(7))
+            return False
+        self._back.add(waiting)
         return True
 
     def awaits(self, returning: Returning) -> bool:
@@ -179,25 +193,30 @@ class Supply:
     def came_back(self, returning: Returning, connection: Socket) -> None:
         """Have a channel again."""
         self._returning.discard(returning)
-        self._take(connection)
+        self._take(connection, self._back)
 
     def went(self, returning: Returning) -> None:
         """Wait for a channel no longer."""
         self._returning.discard(returning)
 
     def _has_room(self) -> bool:
-        return not self._is_over and len(self._ready) + len(self._returning) < MOST_READY
+        kept = len(self._ready) + len(self._back) + len(self._returning)
+        return not self._is_over and kept < MOST_READY
 
-    def _take(self, connection: Socket) -> "Waiting":
+    def _take(self, connection: Socket, where: "set[Waiting]") -> None:
         waiting = Waiting(self, connection)
-        self._ready.add(waiting)
+        where.add(waiting)
         self._uplink.reactor.hand_over(connection.fileno(), waiting)
-        return waiting
+
+    def _forget(self, waiting: "Waiting") -> None:
+        self._ready.discard(waiting)
+        self._back.discard(waiting)
 
     def closed(self, waiting: "Waiting") -> None:
         """The gateway, or something on the way, has closed one that was ready."""
-        self._ready.discard(waiting)
-        if len(self._ready) + len(self._making) < self._want:
+        is_first = waiting in self._ready
+        self._forget(waiting)
+        if is_first and len(self._ready) + len(self._making) < self._want:
             self._pause()
 
     def leave(self) -> None:
@@ -214,9 +233,10 @@ class Supply:
         """Close those that are not used."""
         self.leave()
         self._disarm()
-        for waiting in tuple(self._ready):
+        for waiting in (*self._ready, *self._back):
             waiting.close()
         self._ready.clear()
+        self._back.clear()
 
     def on_fault(self) -> None:
         """A fault has been reported; the next try may go well."""

@@ -65,13 +65,13 @@ class Agent:
         tag = kind.__name__.lower()
         return [message for message in found if message["type"] == tag]
 
-    def attach(self) -> socket.socket:
+    def attach(self, *, is_new: bool = True) -> socket.socket:
         """Make a data channel; give its agent's end."""
         self.number += 1
         assert self.link.admits(attach_of(self.link, self.number))
         ours, theirs = socket.socketpair()
         self.at.reactor.watch(theirs.fileno(), IN, self)
-        self.link.attach(theirs)
+        self.link.attach(theirs, is_new=is_new)
         self.channels.append(ours)
         return ours
 

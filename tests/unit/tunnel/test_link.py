@@ -1,11 +1,17 @@
 """A link: who is silent is given up in time, a pool follows demand, and no data channel joins twice."""
 
+import socket
 from collections.abc import Iterator
 
 import pytest
 
-from appliance.tunnel.link import CALM, FIRST_READY, MOST_READY, OLDEST
-from appliance.wire.messages import Bye, Ping, Pong, Renew, Want
+from appliance.net.reactor import IN
+from appliance.net.sealed import END
+from appliance.net.tls import TlsSocket
+from appliance.tunnel.link import CALM, FIRST_READY, MOST_READY, MOST_SPARE, OLDEST
+from appliance.wire.messages import Bye, Ping, Pong, Renew, Want, framed
+from tests.tls import secure
+from tests.unit.net.loop import Watcher
 from tests.unit.tunnel.links import HEARTBEAT, Agent, Gateway, attach_of, gateway
 
 
@@ -207,3 +213,89 @@ def test_an_end_closes_what_is_ready_and_nothing_else(here: Gateway) -> None:
         used.recv(1)
     assert [why for _, why, _ in here.ended] == ["lost"]
     assert not agent.link.admits(attach_of(agent.link, 99))
+
+
+def test_those_that_came_back_are_closed_before_those_that_are_wanted(here: Gateway) -> None:
+    """What a time without demand leaves over are channels that the agent does not make up for."""
+    agent = here.join()
+    kept = [agent.attach() for _ in range(FIRST_READY)]
+    spare = [agent.attach(is_new=False) for _ in range(3)]
+    live(here, agent, seconds=3 * CALM)
+    assert len(agent.link.ready) == FIRST_READY
+    for channel in (*kept, *spare):
+        channel.setblocking(False)
+    assert [channel.recv(1) for channel in spare] == [b""] * 3
+    for channel in kept:
+        with pytest.raises(BlockingIOError):
+            channel.recv(1)
+
+
+def test_those_that_came_back_leave_room_for_those_that_are_wanted(here: Gateway) -> None:
+    """However many have come back, an agent that makes what it was told to is not refused."""
+    agent = here.join()
+    for _ in range(MOST_READY):
+        agent.attach(is_new=False)
+    assert not agent.link.is_full
+    for _ in range(FIRST_READY + MOST_SPARE):
+        agent.attach()
+    assert agent.link.is_full
+
+
+def test_those_that_are_wanted_stay_when_others_have_closed(here: Gateway) -> None:
+    """Channels that something on the way has closed are not counted as too many of those that are there."""
+    agent = here.join()
+    gone = [agent.attach(is_new=False) for _ in range(6)]
+    live(here, agent, seconds=CALM + HEARTBEAT)
+    assert len(agent.link.ready) == 6
+    for channel in gone:
+        channel.close()
+    for _ in range(FIRST_READY):
+        agent.attach()
+    live(here, agent, seconds=CALM)
+    assert len(agent.link.ready) == FIRST_READY
+
+
+@pytest.fixture
+def sealed(here: Gateway) -> Iterator[tuple[TlsSocket, TlsSocket]]:
+    """Give a used data channel with TLS, which is in the epoll set: the gateway's end, the agent's."""
+    agents, ours = secure(*socket.socketpair())
+    here.at.reactor.watch(ours.fileno(), IN, Watcher())
+    yield ours, agents
+    agents.close()
+
+
+def test_a_channel_is_ready_again_once_its_agent_says_so(
+    here: Gateway, sealed: tuple[TlsSocket, TlsSocket]
+) -> None:
+    """A channel that the link has taken back may be used after the agent's word, and is not before."""
+    ours, agents = sealed
+    link = here.join().link
+    assert link.takes_back(ours)
+    here.at.turn()
+    assert not link.ready
+    agents.send(END)
+    here.at.until(lambda: link.ready)
+
+
+def test_a_channel_on_which_more_was_said_is_not_ready_again(
+    here: Gateway, sealed: tuple[TlsSocket, TlsSocket]
+) -> None:
+    """What stands behind the agent's word in one record would be taken for its answer to the next Open."""
+    ours, agents = sealed
+    link = here.join().link
+    assert link.takes_back(ours)
+    agents.send(END + framed(Pong(1)))
+    here.at.until(lambda: ours.fileno() < 0)
+    assert not link.ready
+
+
+def test_a_channel_on_which_more_was_said_than_failed_does_not_come_back(
+    here: Gateway, sealed: tuple[TlsSocket, TlsSocket]
+) -> None:
+    """So it is where it stands behind the agent's Failed: epoll does not tell of it."""
+    ours, agents = sealed
+    agents.send(framed(Pong(1)) + framed(Pong(2)))
+    here.at.turn()
+    assert ours.recv(len(framed(Pong(1)))) == framed(Pong(1))
+    assert not here.join().link.keeps(ours)
+    here.at.reactor.forget(ours.fileno(), ours.close)

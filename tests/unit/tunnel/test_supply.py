@@ -1,5 +1,6 @@
 """A supply: as many data channels as are wanted, whatever happens to them, and none left at its end."""
 
+import errno
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from appliance.net.reactor import IN
+from appliance.net.sealed import END
 from appliance.net.sockets import Endpoint, Socket
 from appliance.tunnel.backoff import LONGEST
 from appliance.tunnel.dialout import Caller
@@ -243,3 +245,66 @@ def test_closing_leaves_nothing(there: Gateway) -> None:
     assert there.peers[0].recv(1) == b""
     there.pass_time(LONGEST)
     assert not there.tries
+
+
+def returned(there: Gateway, supply: Supply) -> socket.socket:
+    """Have a channel come back from its session; give the gateway's end."""
+    ours, theirs = socket.socketpair()
+    there.peers.append(theirs)
+    there.reactor.watch(ours.fileno(), IN, Watcher())
+    assert supply.takes_back(ours)
+    assert theirs.recv(10) == END
+    return theirs
+
+
+def test_one_that_comes_back_is_kept_beside_those_that_are_wanted(there: Gateway) -> None:
+    """It is no reason to make fewer: its session may go on at the gateway for as long as its client likes."""
+    supply = there.supply(2)
+    there.succeed()
+    for _ in range(3):
+        returned(there, supply)
+    for peer in there.peers[:2]:
+        peer.send(framed(ORDER))
+    there.at.until(lambda: len(there.carried) == 2)
+    assert len(there.tries) == 2
+    supply.close()
+
+
+def test_one_that_came_back_is_not_made_up_for(there: Gateway) -> None:
+    """Whether it is used again or closed, no other is made, and no pause begins."""
+    supply = there.supply(2)
+    there.succeed()
+    used, closed = returned(there, supply), returned(there, supply)
+    used.send(framed(ORDER))
+    closed.close()
+    there.at.until(lambda: there.carried)
+    there.pass_time(LATER + 0.1)
+    assert not there.tries
+    supply.want(3)
+    assert len(there.tries) == 1
+    supply.close()
+
+
+def test_one_that_came_back_and_cannot_be_watched_is_not_kept(there: Gateway) -> None:
+    """Where the kernel watches no more fds the channel is left to the session, whose end goes on."""
+    supply = there.supply(0)
+    ours, theirs = socket.socketpair()
+    there.peers.append(theirs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(there.reactor), "watch", unwatchable)
+        assert not supply.keeps(ours)
+    ours.close()
+    supply.close()
+
+
+def unwatchable(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "fs.epoll.max_user_watches")
+
+
+def test_its_end_closes_those_that_came_back(there: Gateway) -> None:
+    """They are not used any more, either."""
+    supply = there.supply(0)
+    peer = returned(there, supply)
+    supply.close()
+    there.at.turn()
+    assert peer.recv(1) == b""
