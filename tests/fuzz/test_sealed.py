@@ -14,7 +14,7 @@ from appliance.net.sealed import END
 from appliance.net.sockets import abort_on_close
 from appliance.net.tls import RECORD, TlsSocket
 from tests.unit.net.loop import loop
-from tests.unit.net.ways import Joined, Room, join, piece, sealed_pair
+from tests.unit.net.ways import Joined, Room, join, piece, say_goodbye, sealed_pair
 
 SMALL_ROOM = 1000
 """Bytes that a reluctant sink takes at once: few, and still not a turn for each byte."""
@@ -191,7 +191,7 @@ def leave(end: TlsSocket, how: str) -> None:
     """End the connection in one of the ways there are."""
     match how:
         case "goodbye":
-            end.shutdown(socket.SHUT_WR)
+            say_goodbye(end)
         case "cut":
             cut_the_wire(end)
         case "abort":

@@ -18,12 +18,10 @@ from appliance.net.tls import TlsSocket
 from appliance.outcome import Cause
 from tests.tls import secure
 from tests.unit.net.loop import PATIENCE, Loop, Watcher, loop, open_fds, tcp_pair
-from tests.unit.net.ways import ReluctantSocket, ReluctantTls, Room, piece
+from tests.unit.net.ways import ReluctantSocket, ReluctantTls, Room, piece, say_goodbye
 
 WHERE = Endpoint(socket.AF_INET, ("127.0.0.1", 9), "127.0.0.1:9")
 IDLE = 60.0
-GOODBYE_FDS = 3
-"""A pair and a spare one, made for the first goodbye of a process."""
 
 
 @dataclass(eq=False)
@@ -171,7 +169,7 @@ def sealed() -> Iterator[Sealed]:
         carried = Carried(at, connection).relay()
         with closing(carried.client, carried.accepted):
             yield Sealed(carried, endpoint, connection.room)
-    assert len(open_fds() - before) <= GOODBYE_FDS
+    assert open_fds() == before
 
 
 def wire_end(end: TlsSocket) -> str:
@@ -295,8 +293,8 @@ def fault(sealed: Sealed) -> None:
     sealed.carried.session.on_fault()
 
 
-def say_goodbye(sealed: Sealed) -> None:
-    sealed.endpoint.shutdown(socket.SHUT_WR)
+def close_tls(sealed: Sealed) -> None:
+    say_goodbye(sealed.endpoint)
 
 
 def say_more_after_the_end(sealed: Sealed) -> None:
@@ -319,7 +317,7 @@ def lose_the_client(sealed: Sealed) -> None:
         (idle, Cause.IDLE_TIMEOUT),
         (drain, Cause.DRAIN),
         (fault, Cause.INTERNAL),
-        (say_goodbye, Cause.ENDPOINT_RESET),
+        (close_tls, Cause.ENDPOINT_RESET),
         (say_more_after_the_end, Cause.ENDPOINT_RESET),
         (lose_the_client, Cause.CLIENT_RESET),
     ],

@@ -15,7 +15,7 @@ from appliance.net.sealed import END, LENGTH, PIECE
 from appliance.net.tls import RECORD, TlsSocket
 from tests.tls import client_context
 from tests.unit.net.loop import PATIENCE
-from tests.unit.net.ways import Joined, join, opened, piece
+from tests.unit.net.ways import Joined, join, opened, piece, say_goodbye
 
 LONGEST = (1 << 16) - 1
 """Bytes of the longest piece that can be written, which `Sealing` never makes."""
@@ -56,12 +56,7 @@ def end_of_wire(end: TlsSocket) -> None:
         wire.shutdown(socket.SHUT_WR)
 
 
-def goodbye(end: TlsSocket) -> None:
-    """Say close_notify, which is no direction's end any more."""
-    end.shutdown(socket.SHUT_WR)
-
-
-CUTS: list[Callable[[TlsSocket], None]] = [end_of_wire, goodbye, abort]
+CUTS: list[Callable[[TlsSocket], None]] = [end_of_wire, say_goodbye, abort]
 """Ways in which a TLS connection ends."""
 
 
@@ -417,7 +412,7 @@ def test_a_truncation_is_passed_on_as_a_reset(
     assert not joined.client_is_told_the_end()
 
 
-@pytest.mark.parametrize("cut", [end_of_wire, goodbye])
+@pytest.mark.parametrize("cut", [end_of_wire, say_goodbye])
 def test_a_truncation_behind_bytes_without_room(joined: Joined, cut: Callable[[TlsSocket], None]) -> None:
     """They are delivered first, and the reset is not forgotten meanwhile."""
     joined.accepted.room.refusals = 3

@@ -1,6 +1,7 @@
 """The two directions of a session whose endpoint speaks TLS, and both of its ends in the test's hands."""
 
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,6 +32,12 @@ def opened(stream: bytes) -> tuple[list[bytes], bytes]:
         pieces.append(stream[LENGTH:size])
         stream = stream[size:]
     return pieces, stream.removeprefix(END)
+
+
+def say_goodbye(end: TlsSocket) -> None:
+    """Send a close_notify, as another implementation may; it is no direction's end."""
+    with suppress(ssl.SSLError):  # the peer's own is outstanding
+        end._records.shutdown()  # type: ignore[attr-defined]
 
 
 @dataclass
