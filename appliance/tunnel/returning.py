@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from appliance.net.reactor import Reactor
+from appliance.net.reactor import IN, Reactor
 from appliance.net.sealed import END, LENGTH
 from appliance.net.sockets import DONTWAIT, Sealed, Socket
 
@@ -35,19 +35,27 @@ class Returns(Protocol):
 class Delivering:
     """A session's, at the gateway: its agent may have to deliver something yet."""
 
-    __slots__ = ("_connection", "_reactor", "_returns")
+    __slots__ = ("_connection", "_is_over", "_reactor", "_returns")
 
     def __init__(self, reactor: Reactor, connection: Socket, returns: Returns) -> None:
         self._reactor = reactor
         self._connection = connection
         self._returns = returns
+        self._is_over = False
 
     def start(self) -> bool:
         """Wait for the agent's word; False where nobody does."""
         if not self._returns.awaits(self):
             return False
         self._reactor.hand_over(self._connection.fileno(), self)
+        if has_more(self._connection):
+            self._reactor.defer(self._look)
         return True
+
+    def _look(self) -> None:
+        """Read the agent's word that came in one record with the end before it."""
+        if not self._is_over:
+            self.on_event(IN)
 
     def on_event(self, events: int) -> None:  # noqa: ARG002  what there is, reading tells
         """The agent says that it is through, or gives the channel up."""
@@ -58,6 +66,7 @@ class Delivering:
         except OSError:
             said = b""
         if said == END and not has_more(self._connection):
+            self._is_over = True
             self._returns.came_back(self, self._connection)
         else:
             self._returns.went(self)
@@ -65,6 +74,7 @@ class Delivering:
 
     def give_up(self) -> None:
         """Close it."""
+        self._is_over = True
         self._reactor.forget(self._connection.fileno(), self._connection.close)
 
     def on_fault(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from appliance.net.reactor import IN
+from appliance.net.sockets import Sealed
 from appliance.ruleset import Encryption
 from appliance.tunnel.crew import Crew
 from appliance.tunnel.link import Link, Ready, proof_of
@@ -17,6 +18,19 @@ from tests.unit.net.loop import Loop, loop, open_fds
 
 HEARTBEAT = 2.0
 SECRET = "ab" * 32
+
+
+class Passing(Sealed, socket.socket):
+    """A plain socket that passes for a sealed one, as a channel is that may serve several sessions."""
+
+    is_pending = False
+
+    def pending(self) -> bool:
+        return self.is_pending
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        self.is_pending = False
+        return super().recv(bufsize, flags)
 
 
 @dataclass(eq=False)
@@ -65,11 +79,13 @@ class Agent:
         tag = kind.__name__.lower()
         return [message for message in found if message["type"] == tag]
 
-    def attach(self, *, is_new: bool = True) -> socket.socket:
+    def attach(self, *, is_new: bool = True, sealed: bool = False) -> socket.socket:
         """Make a data channel; give its agent's end."""
         self.number += 1
         assert self.link.admits(attach_of(self.link, self.number))
         ours, theirs = socket.socketpair()
+        if sealed:
+            theirs = Passing(fileno=theirs.detach())
         self.at.reactor.watch(theirs.fileno(), IN, self)
         self.link.attach(theirs, is_new=is_new)
         self.channels.append(ours)
