@@ -10,7 +10,7 @@ from appliance.outcome import Cause
 from appliance.tunnel.crew import GRACE
 from appliance.tunnel.link import Link
 from appliance.tunnel.opening import LONGEST_ENDPOINT, MOST_TRIES, SLACK, Opening
-from appliance.wire.messages import Failed, Open, Opened, framed
+from appliance.wire.messages import Bye, Failed, Open, Opened, framed
 from tests.unit.tunnel.links import Agent, Gateway, gateway
 
 CONNECT_TIMEOUT = 3.0
@@ -94,6 +94,51 @@ def test_failed_goes_to_the_next_endpoint(here: Gateway) -> None:
     answer(here, agent, 0, Failed(Cause.DIAL_REFUSED.value))
     assert opener.outcomes == [Cause.DIAL_REFUSED]
     assert opener.attempts == 2
+
+
+def test_a_channel_on_which_nothing_was_opened_goes_on(here: Gateway) -> None:
+    """A channel with TLS takes the next endpoint after Failed, and is in the pool after the last one."""
+    agent = here.join()
+    agent.attach(sealed=True)
+    opener = Opener(here)
+    assert order_on(agent, 0) == "192.0.2.9:1"
+    answer(here, agent, 0, Failed(Cause.DIAL_REFUSED.value))
+    assert order_on(agent, 0) == "192.0.2.9:2"
+    assert not agent.link.ready
+    answer(here, agent, 0, Failed(Cause.DIAL_TIMEOUT.value))
+    assert opener.outcomes == [Cause.DIAL_TIMEOUT]
+    assert opener.attempts == 2
+    assert len(agent.link.ready) == 1
+    assert not here.crew.opening
+
+
+def test_a_channel_on_which_nothing_was_opened_goes_to_who_waits(here: Gateway) -> None:
+    """Others may have waited longer than the next endpoint of this session."""
+    agent = here.join()
+    agent.attach(sealed=True)
+    opener, other = Opener(here), Opener(here, ("192.0.2.9:3",))
+    answer(here, agent, 0, Failed(Cause.DIAL_REFUSED.value))
+    order_on(agent, 0)
+    assert order_on(agent, 0) == "192.0.2.9:3"
+    answer(here, agent, 0, Failed(Cause.DIAL_REFUSED.value))
+    assert order_on(agent, 0) == "192.0.2.9:2"
+    assert other.outcomes == [Cause.DIAL_REFUSED]
+    assert not opener.outcomes
+    opener.abandon()
+
+
+@pytest.mark.parametrize("why", ["plain", "leaving"])
+def test_a_channel_that_the_link_does_not_keep_is_closed(here: Gateway, why: str) -> None:
+    """After Failed, one without TLS, or of a link that leaves, is closed."""
+    agent = here.join()
+    agent.attach(sealed=why != "plain")
+    Opener(here, ("192.0.2.9:1",))
+    order_on(agent, 0)
+    if why == "leaving":
+        agent.say(Bye("drain"))
+    answer(here, agent, 0, Failed(Cause.DIAL_REFUSED.value))
+    assert agent.channels[0].recv(1) == b""
+    assert not agent.link.ready
 
 
 def test_without_an_agent_it_fails_at_once(here: Gateway) -> None:

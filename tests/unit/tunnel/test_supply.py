@@ -2,7 +2,8 @@
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -69,6 +70,8 @@ class Gateway:
     peers: list[socket.socket] = field(default_factory=list)
     carried: list[Socket] = field(default_factory=list)
     is_quick: bool = False
+    is_held: bool = False
+    """Whether a session lives on, and its channel with it."""
 
     def __post_init__(self) -> None:
         self.reactor = self.at.reactor
@@ -80,7 +83,21 @@ class Gateway:
     def carry(self, order: Open, connection: Socket, _: Welcome, returns: Supply) -> None:
         assert order == ORDER
         self.carried.append(connection)
+        self.given_by = returns
+        if not self.is_held:
+            self.close(connection)
+
+    def close(self, connection: Socket) -> None:
         self.reactor.forget(connection.fileno(), connection.close)
+
+    def use(self, *peers: int) -> list[Socket]:
+        """Have sessions on the channels of these numbers; give their agent's ends."""
+        self.is_held = True
+        count = len(self.carried) + len(peers)
+        for peer in peers:
+            self.peers[peer].send(framed(ORDER))
+        self.at.until(lambda: len(self.carried) == count)
+        return self.carried[-len(peers) :]
 
     def supply(self, ready: int) -> Supply:
         made = Supply(cast("Uplink", self), welcome(ready))
@@ -308,3 +325,116 @@ def test_its_end_closes_those_that_came_back(there: Gateway) -> None:
     supply.close()
     there.at.turn()
     assert peer.recv(1) == b""
+
+
+def drained(peer: socket.socket) -> bytes:
+    """Give what the gateway has of a channel, and has not read yet."""
+    peer.setblocking(False)
+    return peer.recv(1 << 16)
+
+
+def test_one_comes_back_and_is_used_again(there: Gateway) -> None:
+    """The gateway is told once a session is over, and may open the next one; its place is taken once."""
+    supply = there.supply(4)
+    there.succeed()
+    drained(there.peers[0])
+    (channel,) = there.use(0)
+    there.pass_time(LATER + 0.1)
+    there.succeed()
+    assert supply.takes_back(channel)
+    assert drained(there.peers[0]) == END
+    for _ in range(3):
+        (channel,) = there.use(0)
+        assert there.given_by is supply
+        assert supply.takes_back(channel)
+        assert drained(there.peers[0]) == END
+        there.pass_time(LATER + 0.1)
+        assert not there.tries
+    supply.close()
+
+
+def test_one_on_which_nothing_was_opened_is_used_again(there: Gateway) -> None:
+    """The gateway, which was told why, is told nothing more; the channel is watched as before."""
+    supply = there.supply(4)
+    there.succeed()
+    drained(there.peers[0])
+    for _ in range(3):
+        (channel,) = there.use(0)
+        there.reactor.unwatch(channel.fileno())
+        assert supply.keeps(channel)
+        with pytest.raises(BlockingIOError):
+            drained(there.peers[0])
+    supply.close()
+
+
+def test_those_that_come_back_are_beside_those_that_are_wanted(there: Gateway) -> None:
+    """However few are wanted, the agent closes none: when one is too much is the gateway's to say."""
+    supply = there.supply(2)
+    there.succeed()
+    channels = there.use(0, 1)
+    there.succeed()
+    assert len(there.peers) == 4
+    assert all(supply.takes_back(channel) for channel in channels)
+    supply.want(1)
+    there.at.turn()
+    for peer in there.peers:
+        drained(peer)
+        with pytest.raises(BlockingIOError):
+            drained(peer)
+    for peer in there.peers[:3]:
+        peer.close()
+    there.at.turn()
+    there.pass_time(LONGEST)
+    assert not there.tries
+    supply.close()
+
+
+def test_no_more_than_so_many_come_back(there: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that lets more sessions end than it may have ready leaves the rest to be closed."""
+    monkeypatch.setattr("appliance.tunnel.supply.MOST_READY", 3)
+    supply = there.supply(3)
+    there.succeed()
+    channels = [*there.use(0), *there.use(1)]
+    there.succeed()
+    assert len(there.peers) == 5
+    drained(there.peers[0])
+    assert not supply.takes_back(channels[0])
+    with pytest.raises(BlockingIOError):
+        drained(there.peers[0])
+    there.reactor.unwatch(channels[1].fileno())
+    assert not supply.keeps(channels[1])
+    for channel in channels:
+        there.close(channel)
+    supply.close()
+
+
+@pytest.mark.parametrize("end", [Supply.leave, Supply.close])
+def test_none_comes_back_in_the_end(there: Gateway, end: Callable[[Supply], None]) -> None:
+    """After the gateway's Bye, and once the control channel is lost, a channel is left to be closed."""
+    supply = there.supply(2)
+    there.succeed()
+    channels = there.use(0, 1)
+    end(supply)
+    assert not supply.takes_back(channels[0])
+    assert not supply.keeps(channels[1])
+    for channel in channels:
+        there.close(channel)
+    supply.close()
+
+
+@pytest.mark.parametrize("how", ["full", "closed"])
+def test_one_that_cannot_tell_does_not_come_back(there: Gateway, how: str) -> None:
+    """Where there is no room to tell the gateway, or no gateway, the channel is left to be closed."""
+    supply = there.supply(1)
+    there.succeed()
+    (channel,) = there.use(0)
+    there.succeed()
+    if how == "full":
+        with suppress(BlockingIOError):
+            while channel.send(bytes(1 << 16), socket.MSG_DONTWAIT):
+                pass
+    else:
+        there.peers[0].close()
+    assert not supply.takes_back(channel)
+    there.close(channel)
+    supply.close()
