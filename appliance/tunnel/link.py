@@ -303,10 +303,11 @@ class Link:
         return not (self.is_over or self.is_leaving) and len(self.ready) + len(self._returning) < MOST_READY
 
     def take(self) -> Ready | None:
-        """Give the youngest channel that is ready."""
+        """Give the youngest channel that came back; else the youngest one, which the agent makes up for."""
         if not self.ready:
             return None
-        channel = self.ready.pop()
+        channel = next((each for each in reversed(self.ready) if not each.is_new), self.ready[-1])
+        self.ready.remove(channel)
         self.used = self.reactor.now
         self._least_ready = min(self._least_ready, len(self.ready))
         return channel

@@ -80,6 +80,21 @@ def test_it_is_as_good_as_a_new_one(here: Gateway) -> None:
     assert len(agent.link._returning) == 1
 
 
+def test_it_is_taken_before_a_new_one(here: Gateway) -> None:
+    """The agent makes up for a new one: were that used first, each session might cost a handshake."""
+    agent = here.join()
+    ours = [returned(agent) for _ in range(2)]
+    for each in ours:
+        each.sendall(END)
+        here.at.turn()
+    back = [channel.connection for channel in agent.link.ready]
+    agent.attach(sealed=True)
+    new = agent.link.ready[-1].connection
+    taken = [agent.link.take() for _ in range(3)]
+    assert [channel.connection for channel in taken if channel is not None] == [*reversed(back), new]
+    assert all(agent.link.keeps(channel.connection) for channel in taken if channel is not None)
+
+
 @pytest.mark.parametrize("how", ["closes", "talks on", "says half of it"])
 def test_it_is_closed_unless_the_agent_says_so(here: Gateway, how: str) -> None:
     """A channel that its agent gives up, or says anything else on, is not used again."""
