@@ -302,7 +302,7 @@ def test_what_comes_behind_the_end_costs_the_channel(at: Loop) -> None:
     there.channel._connection.send(END + b"x")
     at.until(lambda: here.home.gone)
     assert is_closed(here)
-    close(there)
+    there.channel._connection.close()
 
 
 def test_a_peer_that_is_gone_meanwhile_costs_the_channel(at: Loop) -> None:
@@ -332,3 +332,4 @@ def test_an_end_behind_datagrams_of_one_read_is_heard(at: Loop) -> None:
     assert here.got == [b"one", b"two"]
     assert isinstance(here.error, ConnectionRefusedError)
     close(there)
+    here.channel._connection.close()
