@@ -193,16 +193,9 @@ class Session:
             reactor.timers.cancel(self._slot, self)
             self._arm(reactor.now + route.idle_timeout)
         client = self.client
-        out = (
-            Sealing
-            if isinstance(connection, Sealed)
-            else Opening
-            if isinstance(client, Sealed)
-            else Direction
-        )
-        home = Sealing if out is Opening else Opening if out is Sealing else Direction
-        self.up = up = out(relay, self, client, connection)
-        self.down = down = home(relay, self, connection, client)
+        up_kind, down_kind = _kinds_of(client, connection)
+        self.up = up = up_kind(relay, self, client, connection)
+        self.down = down = down_kind(relay, self, connection, client)
         up.back, down.back = down, up
         if endpoint.family != UNIX:
             connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)

@@ -129,7 +129,7 @@ def told_links(gateway: Gateway | None, number: int, worker: int) -> Iterator[Li
             peer=link.peer,
             since=times(wall - link.reactor.now + link.since),
             worker=worker,
-            ready=len(link.ready),
+            ready=len(link.pool),
             sessions=link.load,
             rtt_ms=None if link.rtt is None else milliseconds(link.rtt),
             version=link.hello.software,

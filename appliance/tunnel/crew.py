@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from appliance.ruleset import Encryption
-from appliance.tunnel.link import MOST_READY, Link, Ready
+from appliance.tunnel.link import Link
+from appliance.tunnel.pool import MOST_READY, Ready
 from appliance.wire.messages import Hello
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Crew:
         """Put a link to use. It has not been welcomed yet: the Welcome says how many channels are wanted."""
         self.links.append(link)
         self._here_until = math.inf
-        link.want = min(MOST_READY, max(link.want, len(self.waiting)))
+        link.pool.want = min(MOST_READY, max(link.pool.want, len(self.waiting)))
 
     def lost(self, link: Link) -> None:
         """A link has ended: who had opened a session on it, and has no answer, tries again."""
@@ -92,7 +93,7 @@ class Crew:
             del self.opening[taker]
         for taker in stranded:
             taker.try_again()
-        while self.waiting and (other := self._best([link for link in self.links if link.ready])) is not None:
+        while self.waiting and (other := self._best([link for link in self.links if link.pool])) is not None:
             self._give_of(other, self.waiting.popleft())
         if self.waiting and (other := self._best(self.links)) is not None:
             other.ask_for(len(self.waiting))
@@ -115,7 +116,7 @@ class Crew:
 
     def request(self, taker: Taker) -> bool:
         """Give a channel, now or later, by `taker.take`; False where there is nobody to wait for."""
-        link = self._best([link for link in self.links if link.ready])
+        link = self._best([link for link in self.links if link.pool])
         if link is not None and (link.is_fresh or link is self._best(self.links)):
             self._give_of(link, taker)
             return True

@@ -204,7 +204,7 @@ class Gateway:
                     workers=self.workers,
                     heartbeat=self._setup.tunnel.heartbeat,
                     encryption=crew.encryption.value,
-                    ready=link.want,
+                    ready=link.pool.want,
                     allow_to=crew.allow_to,
                     software=__version__,
                 )
@@ -221,7 +221,7 @@ class Gateway:
             return Refusal.PROTOCOL
         if isinstance(connection, Sealed) and connection.pending():  # what epoll would never tell of
             return Refusal.PROTOCOL
-        if link.is_full:
+        if link.pool.is_full:
             return Refusal.FULL
         link.attach(connection)
         return None

@@ -1,22 +1,17 @@
-"""A link: one agent's control channel to this worker, and the data channels that it keeps ready.
+"""A link: one agent's control channel to this worker, and the data channels that belong to it.
 
-How many are kept ready follows demand. A session that finds none waits for the next one and doubles the
-number; while half of them are never used, the number falls by a quarter every CALM seconds. The agent makes
-up for each one that is used by itself, so that the gateway only tells how many it wants.
-
-A channel with TLS comes back from its session, and is ready again once the agent has delivered everything and
-says so. What comes back is kept beside the number that is wanted, and closed when it was not needed for CALM
-seconds: so sessions that come and go, however many at once, cost no handshakes.
+A data channel is ready (`pool`), carries a session or flow, or is on its way back from one (`returning`).
 """
 
 import hashlib
 import hmac
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from appliance.net.reactor import IN, OUT, Reactor
 from appliance.net.sockets import Sealed, Socket
 from appliance.outcome import Cause
 from appliance.tunnel.messages import ClosedError, Messages
+from appliance.tunnel.pool import MOST_READY, Pool, Ready
 from appliance.tunnel.returning import Delivering, Returning, has_more
 from appliance.wire.messages import (
     FROM_AGENT,
@@ -35,19 +30,6 @@ from appliance.wire.messages import (
 if TYPE_CHECKING:
     from appliance.net.session import Session
     from appliance.tunnel.crew import Crew
-
-FIRST_READY: Final = 2
-MOST_READY: Final = 256
-"""Data channels kept ready for one link."""
-
-MOST_SPARE: Final = 64
-"""Channels taken beside those that are wanted: the agent may have been making them when the number fell."""
-
-CALM: Final = 10.0
-"""Seconds after which a number of ready channels that was not needed falls."""
-
-OLDEST: Final = 600.0
-"""Seconds that a ready channel is kept: a NAT on the way forgets one that is silent."""
 
 
 def proof_of(secret: str, link: str, number: int) -> str:
@@ -71,32 +53,6 @@ class Reports(Protocol):
 
     def renew(self, link: "Link", request: str) -> None:
         """An agent wants a new certificate."""
-
-
-class Ready:
-    """A data channel on which nothing has been opened yet."""
-
-    __slots__ = ("connection", "is_new", "link", "made")
-
-    def __init__(self, link: "Link", connection: Socket, *, is_new: bool) -> None:
-        self.link = link
-        self.connection = connection
-        self.is_new = is_new
-        """Nothing was opened on it ever. The others the agent does not count among those that are wanted."""
-        self.made = link.reactor.now
-
-    def on_event(self, events: int) -> None:  # noqa: ARG002  the agent has nothing to say: any event is its end
-        """The agent, or something on the way, has closed it."""
-        self.link.ready.remove(self)
-        self.close()
-
-    def on_fault(self) -> None:
-        """Close it: a handler raised."""
-        self.close()
-
-    def close(self) -> None:
-        """Close it."""
-        self.link.reactor.forget(self.connection.fileno(), self.connection.close)
 
 
 class Link:
@@ -128,12 +84,11 @@ class Link:
         self.since = self.heard = reactor.now
         """`heard`: when it answered last. That it can be heard shows one direction, its answers show both."""
         self.rtt: float | None = None
-        self.ready: list[Ready] = []
+        self.pool = Pool(reactor.now)
         self._returning: set[Returning] = set()
         self.sessions: set[Session] = set()
         """Those that it carries."""
         self.flows: set[Carried] = set()
-        self.want = FIRST_READY
         self.used = 0.0
         """When a channel was taken last: of links that are loaded alike, the one that was left out longest
         is next."""
@@ -147,8 +102,6 @@ class Link:
         self._lowest_number = 0
         self._ping = 0
         self._ping_sent = 0.0
-        self._least_ready = 0
-        self._calm_since = reactor.now
         self._slot = reactor.arm(reactor.now + heartbeat, self)
 
     @property
@@ -160,11 +113,6 @@ class Link:
     def is_fresh(self) -> bool:
         """Whether it was heard of lately enough to be given sessions before others."""
         return self.reactor.now - self.heard < 1.5 * self._heartbeat
-
-    @property
-    def is_full(self) -> bool:
-        """Whether more channels are ready than an agent that does as it is told could have."""
-        return sum(channel.is_new for channel in self.ready) >= self.want + MOST_SPARE
 
     # -- the control channel --------------------------------------------------------------------------
 
@@ -218,7 +166,8 @@ class Link:
         self._ping += 1
         self._ping_sent = now
         self.say(Ping(self._ping))
-        self._look_at_pool(now)
+        if self.pool.look(now):
+            self.say(Want(self.pool.want))
         if not self._has_ended():
             silent_at = self.heard + 2 * self._heartbeat
             self._slot = self.reactor.arm(min(now + self._heartbeat, silent_at), self)
@@ -240,11 +189,9 @@ class Link:
         self.is_over = True
         self.reactor.timers.cancel(self._slot, self)
         self.reactor.forget(self._messages.connection.fileno(), self._messages.connection.close)
-        for channel in self.ready:
-            channel.close()
+        self.pool.close()
         for returning in self._returning:
             returning.give_up()
-        self.ready.clear()
         self._returning.clear()
         self._reports.lost(self, why, in_order=in_order)
         self.crew.lost(self)
@@ -270,7 +217,7 @@ class Link:
         channel = Ready(self, connection, is_new=is_new)
         self.reactor.hand_over(connection.fileno(), channel)
         if not self.crew.has_use_for(channel):
-            self.ready.append(channel)
+            self.pool.put(channel)
 
     def takes_back(self, connection: Socket) -> bool:
         """Take a channel whose session has ended in order here; False: it is of no use any more."""
@@ -300,42 +247,17 @@ class Link:
         self._returning.discard(returning)
 
     def _has_room(self) -> bool:
-        return not (self.is_over or self.is_leaving) and len(self.ready) + len(self._returning) < MOST_READY
+        is_used = not (self.is_over or self.is_leaving)
+        return is_used and len(self.pool.back) + len(self._returning) < MOST_READY
 
     def take(self) -> Ready | None:
-        """Give the youngest channel that came back; else the youngest one, which the agent makes up for."""
-        if not self.ready:
-            return None
-        channel = next((each for each in reversed(self.ready) if not each.is_new), self.ready[-1])
-        self.ready.remove(channel)
-        self.used = self.reactor.now
-        self._least_ready = min(self._least_ready, len(self.ready))
+        """Give a channel that is ready."""
+        channel = self.pool.take()
+        if channel is not None:
+            self.used = self.reactor.now
         return channel
 
     def ask_for(self, waiting: int) -> None:
         """Ask for more: somebody had to wait."""
-        self._calm_since = self.reactor.now
-        self._least_ready = 0
-        want = min(MOST_READY, max(2 * self.want, self.want + waiting))
-        if self.want < waiting + len(self.ready) and want != self.want:
-            self.want = want
-            self.say(Want(want))
-
-    def _look_at_pool(self, now: float) -> None:
-        while self.ready and now - self.ready[0].made > OLDEST:
-            self.ready.pop(0).close()
-        if now - self._calm_since < CALM:
-            return
-        self._calm_since = now
-        if self.want > FIRST_READY and self._least_ready > self.want // 2:
-            self.want = max(FIRST_READY, self.want * 3 // 4)
-            self.say(Want(self.want))
-        # Some may have closed by themselves since.
-        self._close_spare(min(self._least_ready, len(self.ready)) - self.want)
-        self._least_ready = len(self.ready)
-
-    def _close_spare(self, count: int) -> None:
-        """Close so many, the oldest first of those that came back: the others the agent makes up for."""
-        for channel in sorted(self.ready, key=lambda channel: channel.is_new)[: max(count, 0)]:
-            self.ready.remove(channel)
-            channel.close()
+        if self.pool.wants_more(waiting, self.reactor.now):
+            self.say(Want(self.pool.want))

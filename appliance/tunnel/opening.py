@@ -15,8 +15,9 @@ from appliance.net.sockets import Endpoint, Socket
 from appliance.outcome import Cause
 from appliance.problem import printable
 from appliance.tunnel.crew import Crew
-from appliance.tunnel.link import Link, Ready
+from appliance.tunnel.link import Link
 from appliance.tunnel.messages import ClosedError, Messages
+from appliance.tunnel.pool import Ready
 from appliance.wire.messages import ANSWER, Failed, Limit, MessageError, Open, Opened, cause_of
 
 SLACK: Final = 1.0

@@ -14,8 +14,9 @@ from appliance.net.reactor import IN
 from appliance.net.sealed import END
 from appliance.net.sockets import DONTWAIT, Endpoint, Socket
 from appliance.tunnel.backoff import Backoff
-from appliance.tunnel.link import MOST_READY, proof_of
+from appliance.tunnel.link import proof_of
 from appliance.tunnel.messages import ClosedError, Messages
+from appliance.tunnel.pool import MOST_READY
 from appliance.tunnel.returning import Returning
 from appliance.wire.messages import OPEN, VERSION, Attach, Limit, MessageError, Open, Welcome
 from appliance.wire.plain import prelude
@@ -200,8 +201,7 @@ class Supply:
         self._returning.discard(returning)
 
     def _has_room(self) -> bool:
-        kept = len(self._ready) + len(self._back) + len(self._returning)
-        return not self._is_over and kept < MOST_READY
+        return not self._is_over and len(self._back) + len(self._returning) < MOST_READY
 
     def _take(self, connection: Socket, where: "set[Waiting]") -> None:
         waiting = Waiting(self, connection)

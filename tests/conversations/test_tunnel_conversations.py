@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from appliance.observe.names import deviations
-from appliance.tunnel.link import FIRST_READY
+from appliance.tunnel.pool import FIRST_READY
 from tests.conversations.client import address_of
 from tests.conversations.plan import Conversation, plan
 from tests.conversations.talks import Servers, by_number, hold

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.tunnel.link import MOST_READY
+from appliance.tunnel.pool import MOST_READY
 from appliance.wire.messages import Bye, Failed, Opened, Ping, Pong, Refused, Renew, Renewed, Want
 from tests.e2e.damage import damaged
 from tests.e2e.gateway import Gateway, resident_bytes, rule, wait_for

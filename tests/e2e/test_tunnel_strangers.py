@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from appliance.observe.log import wall_clock
-from appliance.tunnel.link import FIRST_READY, MOST_SPARE
+from appliance.tunnel.pool import FIRST_READY, MOST_SPARE
 from appliance.wire.messages import Opened, Ping, framed
 from tests.e2e.gateway import Gateway, Record, rule, wait_for
 from tests.e2e.peers import Endpoint, connect, read_exactly, read_to_end, read_to_reset

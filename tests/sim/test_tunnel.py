@@ -10,8 +10,9 @@ import msgspec
 
 from appliance.net.sockets import Endpoint, Socket
 from appliance.outcome import Cause
-from appliance.tunnel.link import MOST_READY, Link
+from appliance.tunnel.link import Link
 from appliance.tunnel.opening import SLACK, Opening
+from appliance.tunnel.pool import MOST_READY
 from appliance.wire.messages import Bye, Failed, Open, Opened, Ping, Pong, framed
 from tests.unit.tunnel.links import HEARTBEAT, Agent, Gateway, gateway
 
@@ -98,7 +99,7 @@ class World:
 
     def attach(self) -> None:
         for agent in self.agents:
-            if agent not in self.silent and len(agent.link.ready) < agent.link.want:
+            if agent not in self.silent and len(agent.link.pool) < agent.link.pool.want:
                 agent.attach()
 
     def open(self) -> None:
@@ -179,12 +180,12 @@ class World:
             assert opener.waits == (opener in waiting or opener in crew.opening)
             assert not (opener in waiting and opener in crew.opening)
         for agent in self.agents:
-            assert len(agent.link.ready) <= agent.link.want <= MOST_READY
+            assert len(agent.link.pool) <= agent.link.pool.want <= MOST_READY
             assert agent.link.load == 0
         assert set(crew.links) == {agent.link for agent in self.agents}
         assert all(not link.is_over for link in crew.opening.values())
         if waiting:
-            assert not any(link.ready for link in crew.links if link.is_fresh and not link.is_leaving)
+            assert not any(link.pool for link in crew.links if link.is_fresh and not link.is_leaving)
 
     def finish(self) -> None:
         """Give everybody the time to come to an end."""

@@ -11,8 +11,9 @@ from appliance.net.reactor import IN
 from appliance.net.sockets import Sealed
 from appliance.ruleset import Encryption
 from appliance.tunnel.crew import Crew
-from appliance.tunnel.link import Link, Ready, proof_of
+from appliance.tunnel.link import Link, proof_of
 from appliance.tunnel.messages import Messages
+from appliance.tunnel.pool import Ready
 from appliance.wire.messages import VERSION, Attach, Hello, Limit, framed, length_of
 from tests.unit.net.loop import Loop, loop, open_fds
 

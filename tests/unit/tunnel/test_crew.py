@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from appliance.tunnel.crew import GRACE
-from appliance.tunnel.link import MOST_READY
+from appliance.tunnel.pool import MOST_READY
 from appliance.wire.messages import Bye, Ping, Pong
 from tests.unit.tunnel.links import HEARTBEAT, Agent, Gateway, Taker, gateway
 
@@ -88,7 +88,7 @@ def test_who_waits_longest_is_next(here: Gateway) -> None:
     agent.attach()
     assert [len(taker.got) for taker in (first, gone, second)] == [1, 0, 1]
     agent.attach()
-    assert len(agent.link.ready) == 1
+    assert len(agent.link.pool) == 1
     assert not here.crew.waiting
 
 
@@ -117,7 +117,7 @@ def test_a_lost_link_with_no_other_has_its_sessions_wait(here: Gateway) -> None:
 def test_who_waits_gets_what_is_ready_elsewhere(here: Gateway) -> None:
     """One that waits for a link that is lost then takes a channel that another link has ready."""
     doubtful = ready(here, 2)
-    doubtful.link.want = MOST_READY  # it will not be asked for more
+    doubtful.link.pool.want = MOST_READY  # it will not be asked for more
     here.pass_time(HEARTBEAT * 1.5)
     lost = here.join()
     taker = requested(here)

@@ -8,7 +8,7 @@ import pytest
 from appliance.net.reactor import IN
 from appliance.net.sealed import END
 from appliance.net.tls import TlsSocket
-from appliance.tunnel.link import CALM, FIRST_READY, MOST_READY, MOST_SPARE, OLDEST
+from appliance.tunnel.pool import CALM, FIRST_READY, MOST_READY, MOST_SPARE, OLDEST
 from appliance.wire.messages import Bye, Ping, Pong, Renew, Want, framed
 from tests.tls import secure
 from tests.unit.net.loop import Watcher
@@ -112,27 +112,27 @@ def test_the_pool_doubles_for_who_had_to_wait(here: Gateway) -> None:
     assert [int(str(want["ready"])) >= 2 * FIRST_READY for want in agent.heard(Want)] == [True]
     for _ in range(2 * MOST_READY):
         here.crew.request(here.taker())
-    assert agent.link.want == MOST_READY
+    assert agent.link.pool.want == MOST_READY
     assert max(int(str(want["ready"])) for want in agent.heard(Want)) == MOST_READY
 
 
 def test_the_pool_falls_while_it_is_not_used(here: Gateway) -> None:
     """Without demand the number falls by steps to the first one, and what is too much is closed."""
     agent = here.join()
-    agent.link.want = 32
+    agent.link.pool.want = 32
     for _ in range(32):
         agent.attach()
     live(here, agent, seconds=3 * CALM)
-    assert FIRST_READY < agent.link.want < 32
-    assert len(agent.link.ready) == agent.link.want
+    assert FIRST_READY < agent.link.pool.want < 32
+    assert len(agent.link.pool) == agent.link.pool.want
     live(here, agent, seconds=14 * CALM)
-    assert agent.link.want == len(agent.link.ready) == FIRST_READY
+    assert agent.link.pool.want == len(agent.link.pool) == FIRST_READY
 
 
 def test_the_pool_stays_while_it_is_used(here: Gateway) -> None:
     """A number of which more than half is taken now and then does not fall."""
     agent = here.join()
-    agent.link.want = 8
+    agent.link.pool.want = 8
     for _ in range(8):
         agent.attach()
     for _ in range(6):
@@ -142,7 +142,7 @@ def test_the_pool_stays_while_it_is_used(here: Gateway) -> None:
             channel.close()
             agent.attach()
         live(here, agent, seconds=CALM)
-    assert agent.link.want == 8
+    assert agent.link.pool.want == 8
 
 
 def test_old_channels_are_replaced(here: Gateway) -> None:
@@ -152,7 +152,7 @@ def test_old_channels_are_replaced(here: Gateway) -> None:
     live(here, agent, seconds=OLDEST / 2)
     young = agent.attach()
     live(here, agent, seconds=OLDEST / 2 + HEARTBEAT)
-    assert len(agent.link.ready) == 1
+    assert len(agent.link.pool) == 1
     assert old.recv(1) == b""
     young.setblocking(False)
     with pytest.raises(BlockingIOError):
@@ -164,7 +164,7 @@ def test_the_youngest_channel_is_taken(here: Gateway) -> None:
     agent = here.join()
     agent.attach()
     agent.attach()
-    youngest = agent.link.ready[-1]
+    youngest = agent.link.pool.new[-1]
     taken = agent.link.take()
     assert taken is youngest
     taken.close()
@@ -175,7 +175,7 @@ def test_a_channel_that_closes_is_not_ready(here: Gateway) -> None:
     agent = here.join()
     agent.attach().close()
     agent.attach().send(b"?")
-    here.at.until(lambda: not agent.link.ready)
+    here.at.until(lambda: not agent.link.pool)
 
 
 def test_numbers_are_good_once(here: Gateway) -> None:
@@ -221,7 +221,7 @@ def test_those_that_came_back_are_closed_before_those_that_are_wanted(here: Gate
     kept = [agent.attach() for _ in range(FIRST_READY)]
     spare = [agent.attach(is_new=False) for _ in range(3)]
     live(here, agent, seconds=3 * CALM)
-    assert len(agent.link.ready) == FIRST_READY
+    assert len(agent.link.pool) == FIRST_READY
     for channel in (*kept, *spare):
         channel.setblocking(False)
     assert [channel.recv(1) for channel in spare] == [b""] * 3
@@ -235,10 +235,10 @@ def test_those_that_came_back_leave_room_for_those_that_are_wanted(here: Gateway
     agent = here.join()
     for _ in range(MOST_READY):
         agent.attach(is_new=False)
-    assert not agent.link.is_full
+    assert not agent.link.pool.is_full
     for _ in range(FIRST_READY + MOST_SPARE):
         agent.attach()
-    assert agent.link.is_full
+    assert agent.link.pool.is_full
 
 
 def test_those_that_are_wanted_stay_when_others_have_closed(here: Gateway) -> None:
@@ -246,13 +246,13 @@ def test_those_that_are_wanted_stay_when_others_have_closed(here: Gateway) -> No
     agent = here.join()
     gone = [agent.attach(is_new=False) for _ in range(6)]
     live(here, agent, seconds=CALM + HEARTBEAT)
-    assert len(agent.link.ready) == 6
+    assert len(agent.link.pool) == 6
     for channel in gone:
         channel.close()
     for _ in range(FIRST_READY):
         agent.attach()
     live(here, agent, seconds=CALM)
-    assert len(agent.link.ready) == FIRST_READY
+    assert len(agent.link.pool) == FIRST_READY
 
 
 @pytest.fixture
@@ -272,9 +272,9 @@ def test_a_channel_is_ready_again_once_its_agent_says_so(
     link = here.join().link
     assert link.takes_back(ours)
     here.at.turn()
-    assert not link.ready
+    assert not link.pool
     agents.send(END)
-    here.at.until(lambda: link.ready)
+    here.at.until(lambda: link.pool)
 
 
 def test_a_channel_on_which_more_was_said_is_not_ready_again(
@@ -286,7 +286,7 @@ def test_a_channel_on_which_more_was_said_is_not_ready_again(
     assert link.takes_back(ours)
     agents.send(END + framed(Pong(1)))
     here.at.until(lambda: ours.fileno() < 0)
-    assert not link.ready
+    assert not link.pool
 
 
 def test_a_channel_on_which_more_was_said_than_failed_does_not_come_back(

@@ -104,11 +104,11 @@ def test_a_channel_on_which_nothing_was_opened_goes_on(here: Gateway) -> None:
     assert order_on(agent, 0) == "192.0.2.9:1"
     answer(here, agent, 0, Failed(Cause.DIAL_REFUSED.value))
     assert order_on(agent, 0) == "192.0.2.9:2"
-    assert not agent.link.ready
+    assert not agent.link.pool
     answer(here, agent, 0, Failed(Cause.DIAL_TIMEOUT.value))
     assert opener.outcomes == [Cause.DIAL_TIMEOUT]
     assert opener.attempts == 2
-    assert len(agent.link.ready) == 1
+    assert len(agent.link.pool) == 1
     assert not here.crew.opening
 
 
@@ -138,7 +138,7 @@ def test_a_channel_that_the_link_does_not_keep_is_closed(here: Gateway, why: str
         agent.say(Bye("drain"))
     answer(here, agent, 0, Failed(Cause.DIAL_REFUSED.value))
     assert agent.channels[0].recv(1) == b""
-    assert not agent.link.ready
+    assert not agent.link.pool
 
 
 def test_without_an_agent_it_fails_at_once(here: Gateway) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from appliance.net.sealed import END
 from appliance.net.sockets import Socket
-from appliance.tunnel.link import CALM, MOST_SPARE
+from appliance.tunnel.pool import CALM, MOST_SPARE
 from appliance.tunnel.returning import Delivering
 from appliance.wire.messages import Bye, Ping, Pong
 from tests.unit.tunnel.links import Agent, Gateway, Passing, gateway
@@ -64,7 +64,7 @@ def test_it_is_ready_once_the_agent_is_through(here: Gateway) -> None:
     ours.sendall(END)
     here.at.until(lambda: taker.got)
     assert not agent.link._returning
-    assert not agent.link.ready
+    assert not agent.link.pool
 
 
 def test_it_is_as_good_as_a_new_one(here: Gateway) -> None:
@@ -73,7 +73,7 @@ def test_it_is_as_good_as_a_new_one(here: Gateway) -> None:
     ours = returned(agent)
     for _ in range(3):
         ours.sendall(END)
-        here.at.until(lambda: agent.link.ready)
+        here.at.until(lambda: agent.link.pool)
         channel = agent.link.take()
         assert channel is not None
         assert agent.link.takes_back(channel.connection)
@@ -87,9 +87,9 @@ def test_it_is_taken_before_a_new_one(here: Gateway) -> None:
     for each in ours:
         each.sendall(END)
         here.at.turn()
-    back = [channel.connection for channel in agent.link.ready]
+    back = [channel.connection for channel in agent.link.pool]
     agent.attach(sealed=True)
-    new = agent.link.ready[-1].connection
+    new = agent.link.pool.new[-1].connection
     taken = [agent.link.take() for _ in range(3)]
     assert [channel.connection for channel in taken if channel is not None] == [*reversed(back), new]
     assert all(agent.link.keeps(channel.connection) for channel in taken if channel is not None)
@@ -108,7 +108,7 @@ def test_it_is_closed_unless_the_agent_says_so(here: Gateway, how: str) -> None:
         ours.close()
     here.at.until(lambda: not agent.link._returning)
     here.at.turn()
-    assert not agent.link.ready
+    assert not agent.link.pool
     assert how == "closes" or is_closed_or_reset(ours)
 
 
@@ -139,7 +139,7 @@ def test_what_was_read_from_the_kernel_already_is_seen(here: Gateway) -> None:
     ours.sendall(END)
     assert agent.link.takes_back(theirs)
     here.at.turn()
-    assert len(agent.link.ready) == 1
+    assert len(agent.link.pool) == 1
 
 
 def test_one_on_which_nothing_was_opened_is_ready_at_once(here: Gateway) -> None:
@@ -149,7 +149,7 @@ def test_one_on_which_nothing_was_opened_is_ready_at_once(here: Gateway) -> None
     taker = here.taker()
     here.crew.request(taker)
     assert [agent.link.keeps(each) for each in channels] == [True, True]
-    assert [channel.connection for channel in taker.got + agent.link.ready] == channels
+    assert [channel.connection for channel in [*taker.got, *agent.link.pool]] == channels
 
 
 def test_a_plain_one_is_not_kept(here: Gateway) -> None:
@@ -209,10 +209,10 @@ def test_what_came_back_does_not_keep_new_ones_out(here: Gateway) -> None:
     """An agent may have been making channels while others came back: those that it made are counted."""
     agent = here.join()
     come_back(agent, 2 * MOST_SPARE)
-    for _ in range(agent.link.want + MOST_SPARE):
-        assert not agent.link.is_full
+    for _ in range(agent.link.pool.want + MOST_SPARE):
+        assert not agent.link.pool.is_full
         agent.attach(sealed=True)
-    assert agent.link.is_full
+    assert agent.link.pool.is_full
 
 
 def test_what_is_not_needed_is_closed_after_a_while(here: Gateway) -> None:
@@ -223,6 +223,6 @@ def test_what_is_not_needed_is_closed_after_a_while(here: Gateway) -> None:
         live(here, agent, CALM / 2)
         come_back(agent, 8)
         live(here, agent, CALM / 2 + 2)
-    assert len(agent.link.ready) == 8 + agent.link.want
+    assert len(agent.link.pool) == 8 + agent.link.pool.want
     live(here, agent, 3 * CALM)
-    assert len(agent.link.ready) == agent.link.want
+    assert len(agent.link.pool) == agent.link.pool.want

@@ -390,20 +390,19 @@ def test_those_that_come_back_are_beside_those_that_are_wanted(there: Gateway) -
 
 
 def test_no_more_than_so_many_come_back(there: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gateway that lets more sessions end than it may have ready leaves the rest to be closed."""
-    monkeypatch.setattr("appliance.tunnel.supply.MOST_READY", 3)
+    """Beside those that are wanted; a gateway that does not use them again leaves the rest to be closed."""
     supply = there.supply(3)
     there.succeed()
-    channels = [*there.use(0), *there.use(1)]
-    there.succeed()
-    assert len(there.peers) == 5
-    drained(there.peers[0])
-    assert not supply.takes_back(channels[0])
+    channels = [*there.use(0), *there.use(1), *there.use(2)]
+    monkeypatch.setattr("appliance.tunnel.supply.MOST_READY", 1)
+    assert supply.takes_back(channels[0])
+    drained(there.peers[1])
+    assert not supply.takes_back(channels[1])
     with pytest.raises(BlockingIOError):
-        drained(there.peers[0])
-    there.reactor.unwatch(channels[1].fileno())
-    assert not supply.keeps(channels[1])
-    for channel in channels:
+        drained(there.peers[1])
+    there.reactor.unwatch(channels[2].fileno())
+    assert not supply.keeps(channels[2])
+    for channel in channels[1:]:
         there.close(channel)
     supply.close()
 
