@@ -30,6 +30,8 @@ ALONE = 3
 WORKERS = 2
 PATIENCE = 60.0
 IDLE = 5.0
+SESSIONS = 500
+"""A second, through each of two agents."""
 
 
 def name_of(agent: int) -> str:
@@ -147,7 +149,7 @@ def test_two_hundred_agents_with_ten_rules_each(tmp_path: Path) -> None:
             ours = gateway.gateway.workers, [pid for each in running for pid in each.workers]
             shares = [cpu_share(pids, IDLE) for pids in ours]
             memory = [proportional_bytes(pids) for pids in ours]
-            two = arrive(30, 5.0, *(gateway.ports[f"{name_of(agent)}-0"] for agent in (0, ALONE)))
+            two = arrive(SESSIONS, 5.0, *(gateway.ports[f"{name_of(agent)}-0"] for agent in (0, ALONE)))
     print(f"connected in {connected:.1f} s; idle {shares} of a core; {memory} bytes; {two}")
     assert {record["session"] for record in carried} == {record["session"] for record in records}
     assert all(record["rule"].startswith(f"{record['agent']}-") for record in records)
