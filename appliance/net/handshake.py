@@ -2,7 +2,8 @@
 
 A `Handshake` takes a connected socket over, with its fd. Once told to `go` it calls exactly one of its
 caller's `secured` and `not_secured`, perhaps at once, unless it is abandoned. It is the handler of the fd
-meanwhile.
+meanwhile. Its steps are queued (`Reactor.queue`): however many strangers shake hands, sessions have their
+turn.
 
 In TLS 1.3 a client is done before the server has looked at its certificate. So a client's `secured` says that
 the server is the right one, not that the server accepts us: its refusal is an alert, which the first read
@@ -39,6 +40,7 @@ class Handshake:
         "_context",
         "_deadline",
         "_interest",
+        "_is_queued",
         "_over",
         "_reactor",
         "_server_hostname",
@@ -80,6 +82,7 @@ class Handshake:
         self._interest = 0
         self._slot: int | None = None
         self._over = False
+        self._is_queued = False
 
     def go(self) -> None:
         """Start."""
@@ -100,10 +103,20 @@ class Handshake:
             self._fail(OSError(str(error)))
             return
         self._slot = self._reactor.arm(self._deadline, self)
-        self._step(self._tls)
+        self._queue()
 
     def on_event(self, events: int) -> None:  # noqa: ARG002  what the fd is ready for is what OpenSSL asked for
-        """Go on; an error of the connection is met by that, too."""
+        """Go on; an error of the connection is met by that, too. Until then the event is reported again."""
+        self._queue()
+
+    def _queue(self) -> None:
+        if not self._is_queued:
+            self._is_queued = True
+            self._reactor.queue(self)
+
+    def do(self) -> None:
+        """Take a step, if it is still wanted."""
+        self._is_queued = False
         if self._tls is not None and not self._over:
             self._step(self._tls)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from appliance.net.reactor import HUP, IN, OUT, Reactor
+from appliance.net.reactor import HUP, IN, MOST_WORK, OUT, Reactor
 from tests.unit.net.loop import Loop, Watcher, loop, open_fds
 
 
@@ -299,6 +299,53 @@ def test_deferred_tasks_run_in_order_at_the_end() -> None:
         mine.recv(1)
         at.reactor.turn()  # without an end: what is deferred must not wait for an event
         assert order[4:] == ["third"]
+
+
+class Task:
+    """Work that notes when it was done."""
+
+    def __init__(self, done: list["Task"]) -> None:
+        self.done = done
+        self.faults = 0
+
+    def do(self) -> None:
+        self.done.append(self)
+
+    def on_fault(self) -> None:
+        self.faults += 1
+
+
+def test_queued_work_leaves_events_their_turn() -> None:
+    """However much is queued, a turn does little of it, in order, and the next turn does not wait."""
+    with loop() as at, pair() as (mine, theirs):
+        done: list[Task] = []
+        tasks = [Task(done) for _ in range(3 * MOST_WORK)]
+        seen: list[int] = []
+        at.reactor.watch(mine.fileno(), IN, Watcher(lambda: seen.append(len(done))))
+        theirs.send(b"x")
+        for task in tasks:
+            at.reactor.queue(task)
+        for _ in range(3):
+            at.reactor.turn(60.0)
+        assert seen == [0, MOST_WORK, 2 * MOST_WORK]
+        assert done == tasks
+
+
+def test_a_fault_in_queued_work_is_caught_once() -> None:
+    """It is told, and what is queued behind it is done."""
+
+    class Faulty(Task):
+        def do(self) -> None:
+            fails()
+
+    with loop() as at:
+        done: list[Task] = []
+        faulty, next_one = Faulty(done), Task(done)
+        at.reactor.queue(faulty)
+        at.reactor.queue(next_one)
+        at.turn()
+        assert (len(at.faults), faulty.faults, done) == (1, 1, [next_one])
+        at.faults.clear()
 
 
 def test_run_ends_with_stop() -> None:
