@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from appliance.tunnel.uplink import Uplink
 
 MOST_AT_ONCE: Final = 64
-"""Data channels that are made at the same time."""
+"""Data channels that are made at the same time where somebody may be waiting for them."""
 
+FEW_AT_ONCE: Final = 4
+"""Where nobody is: the sessions that there are want their turn."""
 
 LATER: Final = 0.05
 """Seconds after which a channel that was used is made up for, where there are others."""
@@ -36,6 +38,7 @@ class Supply:
     """The data channels of one control channel."""
 
     __slots__ = (
+        "_at_once",
         "_back",
         "_backoff",
         "_is_over",
@@ -60,6 +63,7 @@ class Supply:
         self._returning: set[Returning] = set()
         self._back: set[Waiting] = set()
         """Those that had."""
+        self._at_once = MOST_AT_ONCE
         self._number = 0
         self._is_over = False
         self._slot: int | None = None
@@ -70,6 +74,11 @@ class Supply:
     def want(self, ready: int) -> None:
         """Keep so many."""
         self._want = min(ready, MOST_READY)
+        self._hurry()
+
+    def _hurry(self) -> None:
+        """Make what is missing, all of it at once: somebody may be waiting."""
+        self._at_once = MOST_AT_ONCE
         self.fill()
 
     def fill(self) -> None:
@@ -80,7 +89,7 @@ class Supply:
             making.go()
 
     def _may_make(self) -> bool:
-        if self._is_over or self._is_pausing or len(self._making) >= MOST_AT_ONCE:
+        if self._is_over or self._is_pausing or len(self._making) >= self._at_once:
             return False
         return len(self._ready) + len(self._making) < self._want
 
@@ -141,9 +150,10 @@ class Supply:
             self._slot = reactor.arm(reactor.now + pause, self)
 
     def on_deadline(self, now: float) -> None:  # noqa: ARG002  as the timers call it
-        """Try again."""
+        """Make what is missing, at leisure while there is one ready."""
         self._slot = None
         self._is_pausing = False
+        self._at_once = FEW_AT_ONCE if self._ready else MOST_AT_ONCE
         self.fill()
 
     def opened(self, waiting: "Waiting", order: Open) -> None:
@@ -153,8 +163,8 @@ class Supply:
         self._uplink.carry(order, waiting.messages.connection, self._welcome, self)
         if not is_first:
             return
-        if len(self._ready) + len(self._making) <= self._want // 2:
-            self.fill()
+        if len(self._ready) + len(self._making) <= self._want // 4:
+            self._hurry()
         else:
             # A handshake takes a millisecond of both ends: not while this session's first bytes are due.
             self._fill_after(LATER)

@@ -16,7 +16,7 @@ from appliance.tunnel.backoff import LONGEST
 from appliance.tunnel.dialout import Caller
 from appliance.tunnel.link import proof_of
 from appliance.tunnel.messages import Messages
-from appliance.tunnel.supply import LATER, MOST_AT_ONCE, Supply
+from appliance.tunnel.supply import FEW_AT_ONCE, LATER, MOST_AT_ONCE, Supply
 from appliance.wire.messages import FIRST, VERSION, Attach, Limit, Open, Welcome, framed
 from tests.unit.net.loop import Loop, Watcher, loop, open_fds
 
@@ -160,7 +160,7 @@ def test_they_are_made_some_at_a_time(there: Gateway) -> None:
 
 
 def test_one_that_is_used_is_made_up_for_later(there: Gateway) -> None:
-    """While more than half are there, a used one is made up for after LATER: not during its first bytes."""
+    """While more than a quarter is there, a used one is made up for later: not during its first bytes."""
     supply = there.supply(4)
     there.succeed()
     there.peers[0].send(framed(ORDER))
@@ -171,14 +171,41 @@ def test_one_that_is_used_is_made_up_for_later(there: Gateway) -> None:
     supply.close()
 
 
-def test_half_of_them_used_are_made_up_for_at_once(there: Gateway) -> None:
-    """When half of them are used the next ones are made at once."""
-    supply = there.supply(4)
+def test_all_but_a_quarter_used_are_made_up_for_at_once(there: Gateway) -> None:
+    """When a quarter is left the next ones are made at once, as many as are missing."""
+    supply = there.supply(40)
     there.succeed()
-    for peer in there.peers[:2]:
+    for peer in there.peers[:30]:
+        assert not there.tries
         peer.send(framed(ORDER))
-    there.at.until(lambda: len(there.carried) == 2)
-    assert len(there.tries) == 2
+    there.at.until(lambda: len(there.carried) == 30)
+    assert len(there.tries) == 30
+    supply.close()
+
+
+def test_those_that_are_made_later_are_few_at_a_time(there: Gateway) -> None:
+    """Nobody waits for them, and who has a session is not to wait for their handshakes."""
+    supply = there.supply(40)
+    there.succeed()
+    there.use(*range(20))
+    there.pass_time(LATER + 0.1)
+    for _ in range(20 // FEW_AT_ONCE):
+        assert len(there.tries) == FEW_AT_ONCE
+        there.succeed()
+    assert not there.tries
+    for channel in there.carried:
+        there.close(channel)
+    supply.close()
+
+
+def test_where_none_is_left_they_are_made_at_once_later_too(there: Gateway) -> None:
+    """After a pause, for whoever came meanwhile."""
+    supply = there.supply(40)
+    there.tries[0].fail()
+    for each in tuple(there.tries):
+        each.fail()
+    there.pass_time(2.0)
+    assert len(there.tries) == 40
     supply.close()
 
 
