@@ -40,7 +40,6 @@ class Handshake:
         "_context",
         "_deadline",
         "_interest",
-        "_is_queued",
         "_over",
         "_reactor",
         "_server_hostname",
@@ -82,7 +81,6 @@ class Handshake:
         self._interest = 0
         self._slot: int | None = None
         self._over = False
-        self._is_queued = False
 
     def go(self) -> None:
         """Start."""
@@ -103,21 +101,15 @@ class Handshake:
             self._fail(OSError(str(error)))
             return
         self._slot = self._reactor.arm(self._deadline, self)
-        self._queue()
+        self._reactor.queue(self)
 
     def on_event(self, events: int) -> None:  # noqa: ARG002  what the fd is ready for is what OpenSSL asked for
         """Go on; an error of the connection is met by that, too. Until then the event is reported again."""
-        self._queue()
-
-    def _queue(self) -> None:
-        if not self._is_queued:
-            self._is_queued = True
-            self._reactor.queue(self)
+        self._reactor.queue(self)
 
     def do(self) -> None:
-        """Take a step, if it is still wanted."""
-        self._is_queued = False
-        if self._tls is not None and not self._over:
+        """Take a step."""
+        if self._tls is not None:
             self._step(self._tls)
 
     def _step(self, tls: TlsSocket) -> None:
@@ -176,6 +168,7 @@ class Handshake:
 
     def _stop(self) -> None:
         self._over = True
+        self._reactor.unqueue(self)
         if self._slot is not None:
             self._reactor.timers.cancel(self._slot, self)
             self._slot = None

@@ -27,7 +27,7 @@ A handler that raises has a fault: the exception is caught here and nowhere else
 
 import select
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -61,7 +61,7 @@ class Handler(Protocol):
 
 
 class Work(Protocol):
-    """Something that takes long, for a turn: a millisecond."""
+    """Something that takes long, for a turn: a millisecond; compared by identity."""
 
     def do(self) -> None:
         """Do it."""
@@ -104,7 +104,7 @@ class Reactor:
         self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
         self._handlers: dict[int, Handler] = {}
         self._deferred: list[Callable[[], object]] = []
-        self._work: deque[Work] = deque()
+        self._work: OrderedDict[Work, None] = OrderedDict()
         self._on_fault = on_fault
         self._clock = clock
         self._running = False
@@ -148,8 +148,15 @@ class Reactor:
         self._deferred.append(task)
 
     def queue(self, work: Work) -> None:
-        """Have some work done in this turn or, where there is much of it, in one of the next."""
-        self._work.append(work)
+        """Have some work done in this turn or, where there is much of it, in one of the next.
+
+        What is queued already keeps its place.
+        """
+        self._work[work] = None
+
+    def unqueue(self, work: Work) -> None:
+        """Have it done no more; what is not queued is no error."""
+        self._work.pop(work, None)
 
     def arm(self, deadline: float, handler: DeadlineHandler) -> int:
         """Have the handler's `on_deadline` called once the deadline has passed."""
@@ -188,8 +195,10 @@ class Reactor:
             self._run_deferred()
 
     def _do_some(self) -> None:
-        for _ in range(min(MOST_WORK, len(self._work))):
-            work = self._work.popleft()
+        for _ in range(MOST_WORK):
+            if not self._work:
+                return
+            work, _ = self._work.popitem(last=False)
             try:
                 work.do()
             except Exception as fault:  # noqa: BLE001  as above

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from appliance.net.handshake import Handshake
-from appliance.net.reactor import IN, OUT
+from appliance.net.reactor import IN, MOST_WORK, OUT
 from appliance.net.tls import TlsSocket
 from tests.tls import CLIENT_NAME, SERVER_NAME, Authority, client_context, client_of, server_context
 from tests.unit.net.loop import Loop, Watcher, loop, open_fds, tcp_pair
@@ -211,6 +212,22 @@ def test_abandoned(at: Loop, ends: tuple[socket.socket, socket.socket]) -> None:
     at.turn()
     assert not caller.told
     assert ends[0].recv(1) == b""
+
+
+def test_abandoned_while_its_step_is_queued(at: Loop) -> None:
+    """However many are, in a turn, nothing of them is kept: a flood of strangers costs no memory."""
+    kept = []
+    for _ in range(4 * MOST_WORK):
+        with ExitStack() as stack:
+            _, accepted = (stack.enter_context(each) for each in tcp_pair())
+            begun = server(at, accepted, Caller(at))
+            begun.go()
+            assert begun._tls is not None
+            kept.append(weakref.ref(begun._tls))
+            begun.abandon()
+            del begun
+    at.turn()
+    assert not [each for each in kept if each() is not None]
 
 
 def test_a_caller_that_raises(at: Loop, ends: tuple[socket.socket, socket.socket]) -> None:

@@ -331,6 +331,35 @@ def test_queued_work_leaves_events_their_turn() -> None:
         assert done == tasks
 
 
+def test_work_is_queued_once() -> None:
+    """Whoever asks again keeps the first place, and whoever is done may ask anew."""
+    with loop() as at:
+        done: list[Task] = []
+        first, second = Task(done), Task(done)
+        for task in (first, second, first):
+            at.reactor.queue(task)
+        at.turn()
+        at.turn()
+        assert done == [first, second]
+        at.reactor.queue(first)
+        at.turn()
+        assert done == [first, second, first]
+
+
+def test_work_that_nobody_wants_any_more_takes_no_turn() -> None:
+    """What is taken back is not done, nor waited for: not by whoever is queued behind it, either."""
+    with loop() as at:
+        done: list[Task] = []
+        tasks = [Task(done) for _ in range(3 * MOST_WORK)]
+        for task in tasks:
+            at.reactor.queue(task)
+        for task in tasks[:-1]:
+            at.reactor.unqueue(task)
+            at.reactor.unqueue(task)
+        at.turn()
+        assert done == [tasks[-1]]
+
+
 def test_a_fault_in_queued_work_is_caught_once() -> None:
     """It is told, and what is queued behind it is done."""
 
