@@ -40,6 +40,7 @@ class Handshake:
         "_context",
         "_deadline",
         "_interest",
+        "_is_late",
         "_over",
         "_reactor",
         "_server_hostname",
@@ -81,6 +82,8 @@ class Handshake:
         self._interest = 0
         self._slot: int | None = None
         self._over = False
+        self._is_late = False
+        """The deadline has passed: the step that is queued is the last."""
 
     def go(self) -> None:
         """Start."""
@@ -111,6 +114,8 @@ class Handshake:
         """Take a step."""
         if self._tls is not None:
             self._step(self._tls)
+        if self._is_late and not self._over:
+            self._fail(TimeoutError("the TLS handshake took too long"))
 
     def _step(self, tls: TlsSocket) -> None:
         try:
@@ -142,10 +147,9 @@ class Handshake:
     def on_deadline(self, now: float) -> None:  # noqa: ARG002  as the timers call it
         """It took too long, unless what it waited for is there, and our loop is late."""
         self._slot = None
-        if not self._over and self._tls is not None:
-            self._step(self._tls)
+        self._is_late = True
         if not self._over:
-            self._fail(TimeoutError("the TLS handshake took too long"))
+            self._reactor.queue(self)  # a deadline is often that of hundreds
 
     def abandon(self) -> None:
         """Nobody wants it any more: close the socket and tell nobody. Too late is no error."""

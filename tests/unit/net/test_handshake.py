@@ -230,6 +230,36 @@ def test_abandoned_while_its_step_is_queued(at: Loop) -> None:
     assert not [each for each in kept if each() is not None]
 
 
+def test_many_that_are_late(at: Loop) -> None:
+    """Deadlines that pass in one turn take as few steps in it as events would; all end, each once."""
+    callers = [Caller(at) for _ in range(4 * MOST_WORK)]
+    with ExitStack() as stack:
+        for caller in callers:
+            _, accepted = (stack.enter_context(each) for each in tcp_pair())
+            server(at, accepted, caller).go()
+        at.clock.now += LIMIT + 1
+        at.turn()
+        assert sum(caller.told for caller in callers) == MOST_WORK
+        at.until(lambda: all(caller.told for caller in callers))
+        at.turn()
+    assert [type(caller.error) for caller in callers] == [TimeoutError] * len(callers)
+    assert [caller.told for caller in callers] == [1] * len(callers)
+
+
+def test_late_with_its_last_step_there(at: Loop, ends: tuple[socket.socket, socket.socket]) -> None:
+    """Whose deadline passes while what it waited for is there is secured: it is the loop that is late."""
+    one, other = Caller(at), Caller(at)
+    server(at, ends[1], other).go()
+    client(at, ends[0], one).go()
+    at.until(lambda: one.told)
+    at.clock.now += LIMIT + 1
+    at.until(lambda: other.told)
+    assert other.tls is not None
+    for each in (one.tls, other.tls):
+        assert each is not None
+        at.reactor.forget(each.fileno(), each.close)
+
+
 def test_a_caller_that_raises(at: Loop, ends: tuple[socket.socket, socket.socket]) -> None:
     """The fault is the loop's to report, and the caller's to end."""
     one, other = Caller(at), Caller(at)
