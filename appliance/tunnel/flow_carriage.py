@@ -94,9 +94,17 @@ class FlowCarriage(Opening):
         """End the flow."""
         self._flow.unreached(cause)
 
+    def go(self) -> None:
+        """Go to the next endpoint, perhaps on another link."""
+        self._leave_link()
+        super().go()
+
     def abandon(self) -> None:
         """The flow has ended, or will wait no longer: leave nothing behind."""
         super().abandon()
+        self._leave_link()
+
+    def _leave_link(self) -> None:
         if self.link is not None:
             self.link.flows.discard(self._flow)
 
