@@ -301,8 +301,7 @@ class Waiting:
         try:
             order = self.messages.take(OPEN)
         except (ClosedError, MessageError, OSError):
-            self.close()
-            self._supply.closed(self)
+            self.on_fault()
             return
         if order is not None:
             self._supply.opened(self, order)
@@ -315,5 +314,6 @@ class Waiting:
         self._supply.uplink.reactor.forget(connection.fileno(), connection.close)
 
     def on_fault(self) -> None:
-        """Close it: its handler raised."""
+        """Close it, and have it made up for: it is of no use, or its handler raised."""
         self.close()
+        self._supply.closed(self)

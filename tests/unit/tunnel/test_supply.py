@@ -249,6 +249,19 @@ def test_one_that_is_closed_is_made_up_for(there: Gateway) -> None:
     supply.close()
 
 
+def test_one_whose_handler_raises_is_made_up_for(there: Gateway) -> None:
+    """A bug costs its channel; it is closed, and not counted as ready for ever."""
+    supply = there.supply(1)
+    there.succeed()
+    there.peers[0].send(b"\0")  # has it learn, for which this uplink has no home
+    there.at.until(lambda: there.at.faults)
+    assert isinstance(there.at.faults.pop(), AttributeError)
+    there.pass_time(LONGEST)
+    assert len(there.tries) == 1
+    supply.close()
+    there.at.turn()
+
+
 def test_one_whose_attach_finds_no_room_is_not_made(there: Gateway) -> None:
     """A channel that breaks before its Attach is out counts as one that could not be made."""
     supply = there.supply(1)
