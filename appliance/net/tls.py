@@ -12,8 +12,8 @@ so what is not asked for stays in the kernel, where epoll sees it, and an idle c
 
 Errors are those of a socket. Nothing to read, no room to write: BlockingIOError. The peer's close_notify: 0
 bytes. Anything else is a ConnectionResetError with OpenSSL's as its cause: an end without close_notify, which
-whoever cuts the wire could have made (RFC 8446, 6.1), a bad record, an alert. So the relay needs no rule of
-its own: a truncated stream is passed on as a reset, never as an end.
+whoever cuts the wire could have made (RFC 8446, 6.1), a bad record, an alert. For a session
+either is a stream that was cut, and passed on as a reset (`sealed`).
 
 One read gives one record, 16 KiB at the most, so a full one is followed by another read while there is room
 for it. That one may find the end, or an error, which has left the kernel then: it is kept for the next read,

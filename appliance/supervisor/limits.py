@@ -18,7 +18,7 @@ PORTS_USED: Final = 0.9
 
 
 MOST_TUNNEL_FDS: Final = 4096
-"""Fds for strangers at the tunnel's port, control channels, and data channels that are ready."""
+"""Fds for strangers at the tunnel's port, control channels, and data channels that carry nothing."""
 
 
 @dataclass(frozen=True, slots=True)

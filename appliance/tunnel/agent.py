@@ -124,7 +124,7 @@ class Agent:
     def carry(self, order: Open, connection: Socket, welcome: Welcome, home: Home, returns: Returns) -> None:
         """Carry a session or flow that was opened on a data channel, whose fd is in the epoll set.
 
-        `returns` may have the channel back from a session.
+        `returns` may have the channel back.
         """
         target, reach = _target(order.to, order.protocol), None
         if target is not None:

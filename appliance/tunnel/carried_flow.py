@@ -23,7 +23,7 @@ MOST_READS: Final = 32
 
 
 class CarriedFlow(Flow):
-    """As any flow, but that the gateway is told of its endpoint, and by the channel's end of its own."""
+    """As any flow, but that the gateway is told of its endpoint, and of its end."""
 
     __slots__ = ("_channel", "_connection", "_is_told")
 
@@ -63,7 +63,7 @@ class CarriedFlow(Flow):
         Messages(self.route.datagrams.reactor, self._connection, Limit.DATA).say_whole(message)
 
     def end(self, cause: Cause) -> None:
-        """End the flow, and with it the channel."""
+        """End the flow; its channel goes back, or is closed."""
         if self.cause is None:
             super().end(cause)
             self._channel.forget()

@@ -128,7 +128,7 @@ class Crew:
         return True
 
     def has_use_for(self, channel: Ready) -> bool:
-        """Give a new channel to who waits the longest; False when nobody does."""
+        """Give a channel that is ready now to who waits the longest; False when nobody does."""
         if not self.waiting:
             return False
         self._give(self.waiting.popleft(), channel)

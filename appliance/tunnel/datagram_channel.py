@@ -141,8 +141,8 @@ class DatagramChannel:
     def recv_into(self, buffer: bytearray | memoryview, /) -> int:
         """Give the next datagram; `buffer` has room for any.
 
-        Raises BlockingIOError for none yet, ConnectionRefusedError where the other end has closed in order,
-        and OSError.
+        Raises BlockingIOError for none yet, ConnectionRefusedError where the other end has ended the flow in
+        order, and OSError.
         """
         if self._unsent:
             self._flush()
@@ -204,7 +204,7 @@ class DatagramChannel:
         raise BlockingIOError(errno.EAGAIN, "a stream queues no errors")
 
     def forget(self) -> None:
-        """Have it closed at the end of the turn, where no handler of its own sees to it."""
+        """End the flow at the end of the turn, where no handler of its own sees to it."""
         self._is_closed = True
         self._reactor.forget(self.fileno(), self.close)
 

@@ -44,8 +44,8 @@ MOST_STRANGERS: Final = 1024
 BURST: Final = 64
 
 EACH_TURN: Final = 8
-"""Handshakes that are begun in one turn of the loop, at 1 ms each: heartbeats of who is here come in between.
-Without, 400 links that were made at once had the first ones lost again before the last were made."""
+"""Strangers that are looked at in one turn of the loop, at 0.1 ms each: heartbeats of who is here come in
+between, and the steps of their handshakes are queued (`Reactor.queue`)."""
 
 RETRY: Final = 0.1
 
@@ -130,7 +130,7 @@ class Strangers:
             next(iter(self._here)).refuse(why)
 
     def may_begin(self) -> bool:
-        """Say whether another one may begin in this turn; if not, its event comes again in the next."""
+        """Say whether another one is looked at in this turn; if not, its event comes again in the next."""
         if self._turn != self._gateway.reactor.now:
             self._turn = self._gateway.reactor.now
             self._begun = 0

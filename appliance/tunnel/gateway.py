@@ -7,7 +7,7 @@ those; workers share nothing but the state directory and the passages. An agent 
 of the gateway has a control channel of it, so a session is carried by the worker that accepted it.
 
 What a session needs of a tunnel is a `net.dial.Dialer`: `ViaAgent`, which takes a ready data channel of the
-rule's crew. From Opened on the channel is the session's connection like any other.
+rule's crew. From Opened on the channel is the session's connection like any other; with TLS it may come back.
 
 Revoking takes effect within LOOK_AT_STATE seconds on what is connected, and at once on who connects.
 """

@@ -3,9 +3,10 @@
     message = length (2 bytes, big-endian, of what follows) + JSON object, UTF-8, with a "type"
 
 A control channel carries `Control` messages both ways for as long as it lives. A data channel carries an
-Attach, then for each Open an Opened or a Failed; after Opened come the session's bytes, as they are, or a
-flow's datagrams (`wire.datagrams`). A receiver takes no message longer than it allows in that place
-(`Limit`), none of a type that is not expected there, and no field outside its bounds below.
+Attach, then for each Open an Opened or a Failed; after Opened come the session's bytes, as they are or, with
+TLS, in pieces (`net.sealed`), or a flow's datagrams (`wire.datagrams`). A receiver takes no message longer
+than it allows in that place (`Limit`), none of a type that is not expected there, and no field outside its
+bounds below.
 
 A key that a receiver does not know is passed over: so a later release can say more within version 1, and
 an agent need not be brought up to date together with its gateways. What must be understood is a new version.
