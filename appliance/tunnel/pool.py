@@ -1,8 +1,8 @@
 """A link's data channels that are ready, and how many are to be.
 
-How many are wanted follows demand. A session that finds none waits for the next one and doubles the number;
-while half of them are never used, the number falls by a quarter every CALM seconds. The agent makes up for
-each new one that is used by itself, so that the gateway only tells how many it wants.
+How many are wanted follows demand. A session that finds none waits for the next one; more of them than are
+wanted double the number. While half of them are never used, it falls by a quarter every CALM seconds. The
+agent makes up for each new one that is used by itself, so that the gateway only tells how many it wants.
 
 A channel with TLS comes back from its session or flow (`returning`). What came back is kept beside the number
 that is wanted, used before a new one, and closed when it was not needed for CALM seconds: so sessions that
@@ -101,7 +101,7 @@ class Pool:
         return channel
 
     def wants_more(self, waiting: int, now: float) -> bool:
-        """Somebody had to wait: say whether the number rises."""
+        """Somebody had to wait: say whether the number rises, as it does for more than are being made."""
         self._calm_since = now
         self._least = 0
         want = min(MOST_READY, max(2 * self.want, self.want + waiting))
