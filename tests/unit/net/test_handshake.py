@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from appliance.net.handshake import Handshake
-from appliance.net.reactor import IN, MOST_WORK, OUT
+from appliance.net.reactor import IN, LEAST_WORK, OUT
 from appliance.net.tls import TlsSocket
 from tests.tls import CLIENT_NAME, SERVER_NAME, Authority, client_context, client_of, server_context
 from tests.unit.net.loop import Loop, Watcher, loop, open_fds, tcp_pair
@@ -217,7 +217,7 @@ def test_abandoned(at: Loop, ends: tuple[socket.socket, socket.socket]) -> None:
 def test_abandoned_while_its_step_is_queued(at: Loop) -> None:
     """However many are, in a turn, nothing of them is kept: a flood of strangers costs no memory."""
     kept = []
-    for _ in range(4 * MOST_WORK):
+    for _ in range(4 * LEAST_WORK):
         with ExitStack() as stack:
             _, accepted = (stack.enter_context(each) for each in tcp_pair())
             begun = server(at, accepted, Caller(at))
@@ -232,14 +232,14 @@ def test_abandoned_while_its_step_is_queued(at: Loop) -> None:
 
 def test_many_that_are_late(at: Loop) -> None:
     """Deadlines that pass in one turn take as few steps in it as events would; all end, each once."""
-    callers = [Caller(at) for _ in range(4 * MOST_WORK)]
+    callers = [Caller(at) for _ in range(4 * LEAST_WORK)]
     with ExitStack() as stack:
         for caller in callers:
             _, accepted = (stack.enter_context(each) for each in tcp_pair())
             server(at, accepted, caller).go()
         at.clock.now += LIMIT + 1
         at.turn()
-        assert sum(caller.told for caller in callers) == MOST_WORK
+        assert sum(caller.told for caller in callers) == LEAST_WORK
         at.until(lambda: all(caller.told for caller in callers))
         at.turn()
     assert [type(caller.error) for caller in callers] == [TimeoutError] * len(callers)
