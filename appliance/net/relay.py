@@ -350,6 +350,10 @@ class Direction:
         except OSError:  # ENOTCONN: the sink was reset meanwhile
             self._sink_reset()
             return
+        self._watch_ended()
+
+    def _watch_ended(self) -> None:
+        """Read the source no more: its EOF would be reported in every turn."""
         self.want(self.interest & ~IN)
 
     def _sink_reset(self) -> None:

@@ -21,7 +21,6 @@ every turn. Whatever comes then is wrong, while the other direction lives: the p
 to this.
 """
 
-from socket import SHUT_WR
 from typing import Final, cast
 
 from appliance.net.reactor import IN
@@ -134,7 +133,7 @@ class Sealing(SealedDirection):
         if self.back.ended:
             self.session.relay_ended(self)
         else:
-            self.want(self.interest & ~IN)
+            self._watch_ended()
 
 
 class Opening(SealedDirection):
@@ -250,17 +249,8 @@ class Opening(SealedDirection):
             pass
         self.session.relay_reset(self, as_sink=False)
 
-    def _end(self) -> None:
-        """Pass the end on; everything before it is delivered."""
-        self.ended = True
-        if self.back.ended:
-            self.session.relay_ended(self)
-            return
-        try:
-            self.sink.shutdown(SHUT_WR)
-        except OSError:  # ENOTCONN: the sink was reset meanwhile
-            self._sink_reset()
-            return
+    def _watch_ended(self) -> None:
+        """Go on watching the source: nothing is due, and what comes is wrong (`_look_on`)."""
         self.want(self.interest | IN)
 
     def _sink_reset(self) -> None:
