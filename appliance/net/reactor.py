@@ -88,6 +88,7 @@ class Reactor:
 
     __slots__ = (
         "_clock",
+        "_closing",
         "_deferred",
         "_epoll",
         "_handlers",
@@ -104,6 +105,7 @@ class Reactor:
         self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
         self._handlers: dict[int, Handler] = {}
         self._deferred: list[Callable[[], object]] = []
+        self._closing: list[Callable[[], object]] = []
         self._work: OrderedDict[Work, None] = OrderedDict()
         self._on_fault = on_fault
         self._clock = clock
@@ -139,12 +141,12 @@ class Reactor:
     def forget(self, fd: int, close: Callable[[], object]) -> None:
         """Drop the fd's handler now, and close it at the end of the turn (see the theory, 1 and 2)."""
         self._handlers[fd] = _FORGOTTEN
-        self._deferred.append(close)
+        self._closing.append(close)
 
     # -- later ----------------------------------------------------------------------------------------
 
     def defer(self, task: Callable[[], object]) -> None:
-        """Run a task at the end of this turn."""
+        """Run a task at the end of this turn, before what was forgotten in it is closed."""
         self._deferred.append(task)
 
     def queue(self, work: Work) -> None:
@@ -176,7 +178,7 @@ class Reactor:
 
     def turn(self, longest: float = FOREVER) -> None:
         """Wait for events, for `longest` seconds at the most, and handle them."""
-        wait = 0.0 if self._deferred or self._work else min(longest, self.timers.due - self.now)
+        wait = 0.0 if self._deferred or self._closing or self._work else min(longest, self.timers.due - self.now)
         # `now` is as old as this turn's handlers are slow; reading the clock again costs more than that.
         batch = self._epoll.poll(max(wait, 0.0) if wait < FOREVER else -1, MAX_EVENTS)
         self.now = now = self._clock()
@@ -191,8 +193,8 @@ class Reactor:
             self._expire(now)
         if self._work:
             self._do_some(now)
-        if self._deferred:
-            self._run_deferred()
+        if self._deferred or self._closing:
+            self._end_turn()
 
     def _do_some(self, now: float) -> None:
         """Do LEAST_WORK, and more for as long as this turn's events took: half of a busy loop is for them."""
@@ -213,9 +215,14 @@ class Reactor:
             except Exception as fault:  # noqa: BLE001  as above
                 self._fault(fault, waiting.on_fault)
 
-    def _run_deferred(self) -> None:
+    def _end_turn(self) -> None:
         deferred, self._deferred = self._deferred, []
-        for task in deferred:
+        self._run(deferred)
+        closing, self._closing = self._closing, []
+        self._run(closing)
+
+    def _run(self, tasks: list[Callable[[], object]]) -> None:
+        for task in tasks:
             try:
                 task()
             except Exception as fault:  # noqa: BLE001  as above
@@ -230,12 +237,17 @@ class Reactor:
                 self._on_fault(second)
 
     def abandon(self) -> None:
-        """In a forked child: close the parent's epoll set. What is deferred is the parent's, too."""
+        """In a forked child: close the parent's epoll set, and what was forgotten in the turn of the fork.
+
+        Nobody else would: whose fd it was has let go of it, and its peer would wait for the end of a copy. What
+        is deferred is the parent's, too.
+        """
         self._epoll.close()
+        self._run(self._closing)
 
     def close(self) -> None:
         """Run what is deferred and close the epoll set."""
-        self._run_deferred()
+        self._end_turn()
         self._epoll.close()
 
     def __len__(self) -> int:

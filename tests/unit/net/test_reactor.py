@@ -19,6 +19,9 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield one, other
 
 
+PATIENCE = 20.0
+
+
 def fails() -> None:
     raise ValueError("a bug")
 
@@ -169,6 +172,28 @@ def test_a_forgotten_fd_is_closed_by_the_turns_end() -> None:
         assert len(at.reactor) == 0
         at.turn()
         assert mine.fileno() == -1
+
+
+def test_a_forked_child_holds_nothing_up() -> None:
+    """It lets go of what was forgotten in the turn of the fork: the peer sees the end while the child lives."""
+    with loop() as at, pair() as (mine, theirs), pair() as (living, life):
+        theirs.settimeout(PATIENCE)
+        at.reactor.watch(mine.fileno(), IN, Watcher())
+        at.reactor.forget(mine.fileno(), mine.close)
+        pid = os.fork()
+        if not pid:  # what follows must not raise into the test
+            theirs.close()
+            life.close()
+            at.reactor.abandon()
+            living.recv(1)
+            os._exit(0)
+        try:
+            at.turn()
+            assert theirs.recv(1) == b""
+        finally:
+            life.close()
+            living.close()
+            assert os.waitpid(pid, 0) == (pid, 0)
 
 
 def test_a_fault_is_caught_once_and_its_handler_told() -> None:
