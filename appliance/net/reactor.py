@@ -178,7 +178,9 @@ class Reactor:
 
     def turn(self, longest: float = FOREVER) -> None:
         """Wait for events, for `longest` seconds at the most, and handle them."""
-        wait = 0.0 if self._deferred or self._closing or self._work else min(longest, self.timers.due - self.now)
+        wait = (
+            0.0 if self._deferred or self._closing or self._work else min(longest, self.timers.due - self.now)
+        )
         # `now` is as old as this turn's handlers are slow; reading the clock again costs more than that.
         batch = self._epoll.poll(max(wait, 0.0) if wait < FOREVER else -1, MAX_EVENTS)
         self.now = now = self._clock()
@@ -239,8 +241,8 @@ class Reactor:
     def abandon(self) -> None:
         """In a forked child: close the parent's epoll set, and what was forgotten in the turn of the fork.
 
-        Nobody else would: whose fd it was has let go of it, and its peer would wait for the end of a copy. What
-        is deferred is the parent's, too.
+        Nobody else would: whose fd it was has let go of it, and its peer would wait for the end of a copy.
+        What is deferred is the parent's, too.
         """
         self._epoll.close()
         self._run(self._closing)

@@ -38,6 +38,7 @@ written to that side any more it tells no more than reading the rest will, and i
 
 import errno
 import os
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from socket import SHUT_WR
 from typing import Final, Protocol
 
@@ -47,6 +48,10 @@ from appliance.net.sockets import DONTWAIT, Socket
 
 COPY_BYTES: Final = 1 << 16
 """One read of a copying direction."""
+
+BUFFER_BYTES: Final = 1 << 18
+"""What is read into: as much as a sealed direction reads at once (`sealed`), which cannot splice. It is
+mapped, so that a worker that never reads so much at once has no memory for it."""
 
 SPLICE_FROM: Final = 1 << 15
 """A copied read of so many bytes starts splicing. Waiting for one that fills the buffer can be for ever: a
@@ -86,13 +91,12 @@ class Relayed(Protocol):
 class Relay:
     """What all sessions of a worker share: the loop, the copy buffer, the pipes."""
 
-    __slots__ = ("buffer", "can_splice", "pipes", "reactor", "view")
+    __slots__ = ("can_splice", "pipes", "reactor", "view")
 
     def __init__(self, reactor: Reactor, pipes: PipePool) -> None:
         self.reactor = reactor
         self.pipes = pipes
-        self.buffer = bytearray(COPY_BYTES)
-        self.view = memoryview(self.buffer)
+        self.view = memoryview(mmap(-1, BUFFER_BYTES, MAP_PRIVATE | MAP_ANONYMOUS))
         self.can_splice = True
 
 
@@ -209,7 +213,7 @@ class Direction:
         """Move up to COPY_BYTES through the shared buffer."""
         relay = self.relay
         try:
-            count = self.source.recv_into(relay.buffer, COPY_BYTES, DONTWAIT)
+            count = self.source.recv_into(relay.view, COPY_BYTES, DONTWAIT)
         except BlockingIOError:
             return
         except OSError:

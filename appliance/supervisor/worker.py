@@ -170,7 +170,7 @@ class Worker:
         if rule.via is None:
             return self._datagram_upstream(rule, offset)
         assert self.gateway is not None  # the checks have seen to it
-        return self.gateway.flows(rule, offset, self._next_id, self.relay.buffer)
+        return self.gateway.flows(rule, offset, self._next_id, self.relay.view)
 
     def _datagram_upstream(self, rule: Rule, offset: int) -> DatagramUpstream:
         key = _upstream_key(rule, offset)

@@ -202,7 +202,7 @@ class Agent:
             self._datagrams,
             home.identity.name,
         )
-        channel = DatagramChannel(self.reactor, connection, self._relay.buffer, returns, Phase.DIALLING)
+        channel = DatagramChannel(self.reactor, connection, self._relay.view, returns, Phase.DIALLING)
         refusal = Cause.AGENT_DENIED if reach is None or reach.is_denied else None
         ChannelFront(route, channel).begin(order, _client(order.client), connection, refusal)
 

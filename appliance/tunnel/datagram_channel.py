@@ -57,7 +57,7 @@ class DatagramChannel:
     )
 
     def __init__(
-        self, reactor: Reactor, connection: Socket, buffer: bytearray, returns: Returns, phase: Phase
+        self, reactor: Reactor, connection: Socket, buffer: memoryview, returns: Returns, phase: Phase
     ) -> None:
         """`buffer` is one that all channels of a worker read into, of READ_BYTES."""
         self.phase = phase
@@ -171,7 +171,7 @@ class DatagramChannel:
             raise _lost(error) from error
         if not count:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "the other end has ended the flow")
-        self._waiting.extend(map(bytes, self._reader.feed(memoryview(self._buffer)[:count])))
+        self._waiting.extend(map(bytes, self._reader.feed(self._buffer[:count])))
 
     def look(self) -> None:
         """Have what came together with the agent's answer read, of which epoll knows nothing."""

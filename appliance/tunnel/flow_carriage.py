@@ -35,7 +35,7 @@ class FlowsViaAgent:
         rule: Rule,
         offset: int,
         next_id: Callable[[float], str],
-        buffer: bytearray,
+        buffer: memoryview,
     ) -> None:
         """`offset` is which port of the rule's range is dialled; `buffer` is what channels read into."""
         self.reactor = reactor

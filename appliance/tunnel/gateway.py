@@ -122,7 +122,7 @@ class Gateway:
         return ViaAgent(self.reactor, self.crews[rule.via], rule, offset)
 
     def flows(
-        self, rule: Rule, offset: int, next_id: Callable[[float], str], buffer: bytearray
+        self, rule: Rule, offset: int, next_id: Callable[[float], str], buffer: memoryview
     ) -> FlowsViaAgent:
         """Give the way of a rule's flows; channels read into `buffer`."""
         assert rule.via is not None

@@ -52,7 +52,7 @@ def test_it_gets_its_own_sessions_only(gateway: Gateway, tmp_path: Path) -> None
             assert channel.hear()["rule"] == "office"
             channel.say(Opened("10.0.0.1:1\n{}\x1b[31m" + "\n" * 300))
             client.sendall(b"1")
-            assert channel.socket.recv(3) == b"\0\0011"
+            assert channel.socket.recv(5) == b"\0\0\0\0011"
             channel.socket.close()
         endpoint = gateway.sessions(2)[1]["endpoint"]
         assert endpoint.startswith(r"10.0.0.1:1\n{}\x1b[31m\n")

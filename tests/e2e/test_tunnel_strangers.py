@@ -498,7 +498,7 @@ def test_revoked_with_a_session_of_a_link_that_has_ended(fresh: Port) -> None:
             assert channel.hear()["type"] == "open"
             channel.say(Opened("127.0.0.1:9"))
             client.sendall(b"ping")
-            assert channel.socket.recv(6) == b"\0\4ping"
+            assert channel.socket.recv(8) == b"\0\0\0\4ping"
             guest.socket.close()
             fresh.gateway.await_event("agent_lost")
             fresh.authority.state.revoke(name="office")

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from appliance.net.relay import COPY_BYTES
-from appliance.net.sealed import END
+from appliance.net.sealed import END, PIECE
 from appliance.net.sockets import abort_on_close
 from appliance.net.tls import RECORD, TlsSocket
 from tests.unit.net.loop import loop
@@ -23,9 +23,6 @@ SIZES = (
     st.integers(1, 40) | st.integers(RECORD - 3, RECORD + 3) | st.integers(COPY_BYTES - 4, COPY_BYTES + 99)
 )
 """Bytes at once: within a record, around a full one, and around what is read in one turn."""
-
-LONGEST = (1 << 16) - 1
-"""Bytes of the longest piece."""
 
 
 def cut(data: bytes, sizes: list[int]) -> Iterator[bytes]:
@@ -67,7 +64,7 @@ class Speech:
 
     def sealed(self) -> list[bytes]:
         """Give what a side with TLS writes."""
-        stream = b"".join(map(piece, cut(self.data, records(self.pieces or [LONGEST], self.size)))) + END
+        stream = b"".join(map(piece, cut(self.data, records(self.pieces or [PIECE], self.size)))) + END
         return list(cut(stream, records(self.writes, len(stream))))
 
     def room(self) -> Room:
@@ -79,7 +76,7 @@ SPEECHES = st.builds(
     Speech,
     size=st.lists(SIZES, max_size=3).map(sum),
     seed=st.binary(min_size=1, max_size=7),
-    pieces=st.lists(SIZES.map(lambda size: min(size, LONGEST)), max_size=3),
+    pieces=st.lists(SIZES.map(lambda size: min(size, PIECE)), max_size=3),
     writes=st.lists(SIZES, max_size=3),
     refusals=st.integers(0, 3),
     most=st.sampled_from([SMALL_ROOM, RECORD, RECORD + 1, 1 << 30]),
@@ -127,7 +124,7 @@ def converse(joined: Joined, up: Speech, down: Speech) -> tuple[bytes, bytes]:
 def check_conversation(joined: Joined, up: Speech, down: Speech) -> None:
     """Hold what is held of any session that ends in order."""
     heard, got = converse(joined, up, down)
-    asked, rest = model(heard)
+    asked, rest, _ = model(heard)
     assert not joined.told.reset
     assert len(joined.told.ended) == 1
     assert (asked == up.data, rest) == (True, b"")
@@ -151,34 +148,37 @@ def test_bytes_come_back(sessions: list[tuple[Speech, Speech]]) -> None:
                 joined.leave()
 
 
-def model(stream: bytes) -> tuple[bytes, bytes | None]:
-    """Say what the client may get of a stream, and what follows its end; None: it has none."""
+def model(stream: bytes) -> tuple[bytes, bytes | None, bool]:
+    """Say what a client may get of a stream, what follows its end (None: it has none), and if it is wrong."""
     data = b""
     while len(stream) >= len(END):
         size = int.from_bytes(stream[: len(END)], "big")
         stream = stream[len(END) :]
+        if size > PIECE:
+            return data, None, True
         if not size:
-            return data, stream
+            return data, stream, False
         data += stream[:size]
         stream = stream[size:]
-    return data, None
+    return data, None, False
 
 
 def test_the_model() -> None:
     """What the streams below are held against is right where it is easily seen."""
-    assert model(b"") == (b"", None)
-    assert model(b"\0\1a\0\2b") == (b"ab", None)
-    assert model(b"\0\1a\0") == (b"a", None)
-    assert model(b"\0\1a\0\0\0\0") == (b"a", b"\0\0")
+    assert model(b"") == (b"", None, False)
+    assert model(b"\0\0\0\1a\0\0\0\2b") == (b"ab", None, False)
+    assert model(b"\0\0\0\1a\0") == (b"a", None, False)
+    assert model(b"\0\0\0\1a\0\0\0\0\0\0\0\0") == (b"a", END, False)
+    assert model(b"\0\0\0\1a\0\4\0\0b") == (b"a", None, True)
 
 
 PARTS = (
     st.binary(max_size=5)
     | st.binary(min_size=1, max_size=20).map(piece)
     | st.just(END)
-    | st.sampled_from([RECORD - 2, RECORD, LONGEST])
+    | st.sampled_from([RECORD - 4, RECORD, COPY_BYTES - 1])
 )
-"""Of a stream; a number is a piece of so many bytes."""
+"""Of a stream; a number is a piece of so many bytes, which the kernel has room for."""
 
 
 def cut_the_wire(end: TlsSocket) -> None:
@@ -207,6 +207,7 @@ def leave(end: TlsSocket, how: str) -> None:
     st.booleans(),
     st.integers(0, 3),
 )
+@example([piece(b"one"), b"\0\4\0\0"], [], "stay", False, 0)
 @example([piece(b"one"), END + b"x"], [], "stay", False, 0)
 @example([piece(b"one"), END + b"x"], [], "stay", True, 0)
 def test_any_peer(
@@ -214,7 +215,7 @@ def test_any_peer(
 ) -> None:
     """Whatever it writes: the client gets what its pieces have, and an end only where it said one."""
     stream = b"".join(piece(bytes(part)) if isinstance(part, int) else part for part in parts)
-    data, rest = model(stream)
+    data, rest, is_wrong = model(stream)
     with join() as joined:
         joined.accepted.room.refusals = refusals
         if is_up_over:
@@ -232,7 +233,7 @@ def test_any_peer(
         if is_up_over and rest is not None:
             joined.at.until(lambda: joined.told.is_over)
             assert joined.told.ended == [joined.down]
-        elif rest or how != "stay":
+        elif is_wrong or rest or how != "stay":
             joined.at.until(lambda: joined.told.is_over)
             assert joined.told.reset
         elif rest is not None:

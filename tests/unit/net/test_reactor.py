@@ -175,7 +175,7 @@ def test_a_forgotten_fd_is_closed_by_the_turns_end() -> None:
 
 
 def test_a_forked_child_holds_nothing_up() -> None:
-    """It lets go of what was forgotten in the turn of the fork: the peer sees the end while the child lives."""
+    """It lets go of what was forgotten in that turn: the peer sees the end while the child lives."""
     with loop() as at, pair() as (mine, theirs), pair() as (living, life):
         theirs.settimeout(PATIENCE)
         at.reactor.watch(mine.fileno(), IN, Watcher())

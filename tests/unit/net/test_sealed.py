@@ -11,14 +11,11 @@ import pytest
 
 from appliance.net.reactor import IN
 from appliance.net.relay import COPY_BYTES
-from appliance.net.sealed import END, LENGTH, PIECE
+from appliance.net.sealed import END, LENGTH, PIECE, STRIDE
 from appliance.net.tls import RECORD, TlsSocket
 from tests.tls import client_context
 from tests.unit.net.loop import PATIENCE
 from tests.unit.net.ways import Joined, join, opened, piece, say_goodbye
-
-LONGEST = (1 << 16) - 1
-"""Bytes of the longest piece that can be written, which `Sealing` never makes."""
 
 ABORT = struct.pack("ii", 1, 0)
 RECORD_HEAD = b"\x17\x03\x03\x00\x40"
@@ -78,27 +75,52 @@ def end_down(joined: Joined) -> None:
 def test_a_read_is_a_piece(joined: Joined) -> None:
     """Each read goes out with its length before it, and the end is a piece of no bytes."""
     joined.client.sendall(b"question")
-    joined.hears(b"\0\x08question")
+    joined.hears(piece(b"question"))
     joined.client.sendall(b"?")
-    joined.hears(b"\0\x08question\0\1?")
+    joined.hears(piece(b"question") + piece(b"?"))
     end_up(joined)
-    joined.hears(b"\0\x08question\0\1?\0\0")
+    joined.hears(b"\0\0\0\x08question\0\0\0\1?\0\0\0\0")
     assert joined.up.moved == 9
     assert joined.told.first == [joined.up]
 
 
-def test_a_full_read_is_four_full_records(joined: Joined) -> None:
-    """The length and the bytes go out in one write, of as much as four records take."""
-    data = os.urandom(PIECE + 100)
+def test_a_full_read_is_full_records(joined: Joined) -> None:
+    """The length and the bytes go out in one write: of four records, and when all was taken of sixteen."""
+    data = os.urandom(STRIDE + PIECE + 100)
     joined.accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * len(data))
     joined.at.reactor.unwatch(joined.up.fd)
     joined.client.sendall(data)
     joined.at.until(lambda: len(joined.accepted.recv(len(data), socket.MSG_PEEK)) == len(data))
     joined.at.reactor.watch(joined.up.fd, IN, joined.up)
-    joined.at.until(lambda: len(joined.heard()) == len(data) + 2 * LENGTH)
-    assert opened(joined.heard())[0] == [data[:PIECE], data[PIECE:]]
-    assert joined.connection.room.asked == [4 * RECORD, 100 + LENGTH]
+    joined.at.until(lambda: len(joined.heard()) == len(data) + 3 * LENGTH)
+    sizes = list(map(len, opened(joined.heard())[0]))
+    assert b"".join(opened(joined.heard())[0]) == data
+    assert sizes == [STRIDE, PIECE, 100]
+    assert joined.connection.room.asked == [4 * RECORD, 16 * RECORD, 100 + LENGTH]
     assert joined.up.moved == len(data)
+
+
+def test_a_sink_that_does_not_take_all_is_offered_less(joined: Joined) -> None:
+    """What is held for a slow sink is a stride, even where it took as much as there was before."""
+    data = os.urandom(4 * PIECE)
+    held = [0]
+    joined.client.setblocking(False)
+    joined.connection.room.most = PIECE
+    left = memoryview(data)
+
+    def moved() -> bool:
+        nonlocal left
+        with suppress(BlockingIOError):
+            left = left[joined.client.send(left) :]
+        if joined.up.held != held[-1]:
+            held.append(joined.up.held)
+        if any(held):
+            joined.connection.room.most = 20_000
+        return len(joined.heard()) >= len(data) and joined.up.moved == len(data)
+
+    joined.at.until(moved)
+    first = next(filter(None, held))
+    assert max(held[held.index(first) + 1 :]) <= STRIDE + LENGTH
 
 
 def test_a_length_that_is_not_taken_is_no_byte_moved(joined: Joined) -> None:
@@ -109,7 +131,7 @@ def test_a_length_that_is_not_taken_is_no_byte_moved(joined: Joined) -> None:
     assert (joined.up.moved, joined.up.held) == (0, 10 + LENGTH)
     joined.at.until(joined.heard)
     joined.hears(piece(b"last words"))
-    assert joined.connection.room.asked == [12] * 4
+    assert joined.connection.room.asked == [10 + LENGTH] * 4
     assert (joined.up.moved, joined.up.held) == (10, 0)
     joined.client.sendall(b"more")
     joined.at.until(lambda: joined.up.moved == 14)
@@ -127,7 +149,7 @@ def test_what_was_moved_at_a_cut_does_not_count_a_length_that_is_held(joined: Jo
 @pytest.mark.parametrize("refusals", [0, 2])
 def test_a_piece_that_is_taken_by_and_by(joined: Joined, refusals: int) -> None:
     """Where the sink takes a record at a time, each byte is counted once, and the length never."""
-    data = os.urandom(PIECE)
+    data = os.urandom(STRIDE)
     joined.connection.room.refusals = refusals
     joined.connection.room.most = RECORD
     counts = []
@@ -173,7 +195,7 @@ def test_an_end_without_room_is_told_later(joined: Joined) -> None:
     joined.at.until(lambda: joined.up.ended)
     assert not joined.up.ending
     joined.comes_to_rest()
-    assert joined.connection.room.asked == [12, 2, 2, 2, 2]
+    assert joined.connection.room.asked == [10 + LENGTH, *[LENGTH] * 4]
     joined.hears(piece(b"last words") + END)
     joined.endpoint.send(piece(b"answer"))
     joined.gets(b"answer")
@@ -272,8 +294,8 @@ def test_the_sealed_side_is_lost_while_it_is_written(joined: Joined) -> None:
     [
         [piece(b"one") + piece(b"two") + piece(b"three") + END],
         [piece(b"one"), piece(b"two"), piece(b"three"), END],
-        [b"\0", b"\x0bone", b"tw", b"othre", b"e", b"\0", b"\0"],
-        [b"\0\3", b"one\0", b"\x08twothree\0", b"\0"],
+        [b"\0\0\0", b"\x0bone", b"tw", b"othre", b"e", b"\0\0", b"\0\0"],
+        [b"\0\0\0\3", b"one\0", b"\0\0\x08twothree\0", b"\0\0\0"],
         [bytes([each]) for each in piece(b"onetwothree") + END],
     ],
     ids=["one record", "a record each", "split", "ends of records", "bytes"],
@@ -293,7 +315,7 @@ def test_pieces_come_out(joined: Joined, records: list[bytes], is_at_once: bool)
     joined.comes_to_rest()
 
 
-@pytest.mark.parametrize("size", [1, RECORD - LENGTH, RECORD, PIECE, LONGEST])
+@pytest.mark.parametrize("size", [1, RECORD - LENGTH, RECORD, STRIDE, STRIDE + 1, PIECE])
 def test_any_length(joined: Joined, size: int) -> None:
     """The longest piece fits, too, wherever its records end."""
     data = os.urandom(size)
@@ -312,9 +334,17 @@ def test_any_length(joined: Joined, size: int) -> None:
     assert joined.down.moved == size
 
 
+def test_a_length_that_no_piece_has(joined: Joined) -> None:
+    """Whoever writes it does not keep to the protocol: the session is aborted."""
+    joined.endpoint.send((PIECE + 1).to_bytes(LENGTH, "big") + b"x")
+    joined.at.until(lambda: joined.told.is_over)
+    assert joined.told.reset == [(joined.down, False)]
+    assert joined.down.moved == 0
+
+
 def test_nothing_is_taken_for_a_length_that_is_not_there(joined: Joined) -> None:
     """Half a length, and a length without its bytes, wait quietly."""
-    for part in (b"\0", b"\5"):
+    for part in (b"\0\0\0", b"\5"):
         joined.endpoint.send(part)
         joined.comes_to_rest()
         assert not joined.told.is_over
@@ -390,7 +420,7 @@ def test_the_end_ends_the_session(joined: Joined) -> None:
     [
         (b"", b""),
         (b"\0", b""),
-        (b"\0\5", b""),
+        (b"\0\0\0\5", b""),
         (piece(b"half of it")[:-4], b"half o"),
         (piece(b"all of it"), b"all of it"),
         (piece(bytes(2 * RECORD))[: RECORD + LENGTH], bytes(RECORD)),

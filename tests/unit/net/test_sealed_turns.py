@@ -14,7 +14,7 @@ from appliance.net.sealed import END, MOST_PIECES, MOST_READS, Opening, Sealing
 from tests.tls import secure
 from tests.unit.net.loop import Loop, loop, tcp_pair
 
-PIECE = b"\0\3abc"
+PIECE = b"\0\0\0\3abc"
 """One that no number of fills a record: so one of them always goes on in the next."""
 
 A_TURN = 2 * MOST_PIECES * 3
@@ -100,7 +100,7 @@ def test_all_of_the_pieces_are_delivered(joined: Joined) -> None:
 
 def test_records_are_taken_some_at_a_time(joined: Joined) -> None:
     """A piece in records of a byte each is opened MOST_READS of them a turn, and comes as a whole."""
-    joined.sealed.send(b"\1\0")
+    joined.sealed.send(b"\0\0\1\0")
     for _ in range(256):
         joined.sealed.send(b"x")
     most = 0

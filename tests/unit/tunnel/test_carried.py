@@ -196,7 +196,7 @@ def test_a_channel_that_nobody_takes_back_is_closed() -> None:
         one.at.turn()
         assert one.taken == [one.channel]
         assert one.channel.fileno() == -1
-        assert one.heard(10) == b"\0\6answer" + END
+        assert one.heard(14) == b"\0\0\0\6answer" + END
 
 
 @pytest.mark.parametrize("how", ["endpoint", "idle", "gateway", "fault"])
@@ -208,7 +208,7 @@ def test_a_channel_of_a_session_that_went_wrong_is_reset(how: str) -> None:
             one.server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             one.server.close()
         elif how == "gateway":
-            one.gateway.send(b"\0\5half")
+            one.gateway.send(b"\0\0\0\5half")
             one.gateway.close()
         elif how == "idle":
             one.at.clock.now += 2 * IDLE

@@ -49,7 +49,9 @@ class End:
 
     def __init__(self, at: Loop, connection: Socket) -> None:
         self.home = Home()
-        self.channel = DatagramChannel(at.reactor, connection, bytearray(READ_BYTES), self.home, Phase.OPEN)
+        self.channel = DatagramChannel(
+            at.reactor, connection, memoryview(bytearray(READ_BYTES)), self.home, Phase.OPEN
+        )
         self.got: list[bytes] = []
         self.error: OSError | None = None
         at.reactor.watch(connection.fileno(), IN, self)

@@ -62,7 +62,7 @@ class Carriage(FlowCarriage):
 def carriage(here: Gateway, caller: Caller) -> Carriage:
     ruleset = read(RULES, "rules.toml")
     assert isinstance(ruleset, Ruleset)
-    buffer = bytearray(READ_BYTES)
+    buffer = memoryview(bytearray(READ_BYTES))
     upstream = FlowsViaAgent(here.at.reactor, here.crew, ruleset.rules[0], 0, lambda _: "0" * 26, buffer)
     return Carriage(upstream, cast("Flow", caller), ("192.0.2.9:1", "192.0.2.9:2"))
 
