@@ -3,8 +3,8 @@
 Theory of operation
 -------------------
 A *turn* is: wait for events, hand each to its handler, call the handlers whose deadline has passed, do some
-of the work that is queued, run what was deferred. Everything else hangs on a few facts about epoll and file
-descriptors:
+of the work that is queued, run what was deferred, close what was forgotten. Everything else hangs on a few
+facts about epoll and file descriptors:
 
 1. An fd number is reused the moment it is closed. Within one batch, handler 1 may close fd 8, handler 2
    accept a client and get 8 back, and the batch still holds an event for the old 8: `select.epoll` returns
@@ -13,7 +13,8 @@ descriptors:
    to the turn's end, when no event of the batch is left.
 2. close() takes a socket out of the epoll set by itself once no other descriptor shares its open file
    (epoll(7), Q6). Workers never fork and never duplicate a session's socket, so the usual end of a session
-   costs no epoll_ctl.
+   costs no epoll_ctl. The master forks: a child has copies until it has closed them, and what the master
+   forgets it must `unwatch` before, or whoever has the number next gets the old file's events.
 3. Events are level-triggered: what is left unread is reported again, so no handler must read to EAGAIN,
    and one busy session cannot starve the others: it gets one event a turn. The price is that an event
    nobody takes spins the loop: whoever does not want IN takes it off, and EPOLLHUP and EPOLLERR, which
@@ -95,6 +96,7 @@ class Reactor:
         "_on_fault",
         "_running",
         "_work",
+        "crowd",
         "now",
         "timers",
     )
@@ -113,6 +115,8 @@ class Reactor:
         self.timers = Timers()
         self.now = clock()
         """Monotonic seconds, read once a turn."""
+        self.crowd = 0
+        """Events of this turn: how many wait for one another."""
 
     # -- watching -------------------------------------------------------------------------------------
 
@@ -184,6 +188,7 @@ class Reactor:
         # `now` is as old as this turn's handlers are slow; reading the clock again costs more than that.
         batch = self._epoll.poll(max(wait, 0.0) if wait < FOREVER else -1, MAX_EVENTS)
         self.now = now = self._clock()
+        self.crowd = len(batch)
         handlers = self._handlers
         for fd, events in batch:
             handler = handlers[fd]
@@ -248,7 +253,7 @@ class Reactor:
         self._run(self._closing)
 
     def close(self) -> None:
-        """Run what is deferred and close the epoll set."""
+        """Run what is deferred, close what is forgotten, and the epoll set."""
         self._end_turn()
         self._epoll.close()
 

@@ -7,9 +7,10 @@ the handler of its source's fd: IN is its own business, OUT belongs to `back`, w
 
 The rule is that of the 2015 article, per direction. Nothing held: read, and write at once. What the sink
 does not take is *held*, the source is *throttled* (IN off) and the sink watched for OUT. Once the sink has
-taken everything, OUT goes off and IN on. Held bytes are bounded by one read: COPY_BYTES copied, or the
-capacity of one pipe spliced; the rest waits in the kernel's socket buffers, which is what pushes back on
-the peer. IN must go off while bytes are held: it is level-triggered and would spin a core.
+taken everything, OUT goes off and IN on. Held bytes are bounded by one read: COPY_BYTES copied
+(BUFFER_BYTES where a side is sealed), or the capacity of one pipe spliced; the rest waits in the kernel's
+socket buffers, which is what pushes back on the peer. IN must go off while bytes are held: it is
+level-triggered and would spin a core.
 
 Two movers. *Copy*: recv_into one buffer that all sessions share, then send. *Splice*: socket, pipe, socket;
 the bytes never enter this process. Splicing costs two more system calls' worth of pipe bookkeeping, so it

@@ -12,9 +12,10 @@ in one write, and a full buffer makes full records. `Opening` reads pieces, by e
 and then never more than is left of the piece, so nothing of what follows the end is taken.
 
 Who waits for bytes sleeps, and waking it costs as much as sealing a record. So a bulk stream is moved in
-strides as long as the buffer, once its sink takes them whole: 256 KiB at a time cost a sixth less CPU of both
-ends together than 64 (one stream over loopback: 2.5 s/GB for 3.0). A sink that takes less is offered STRIDE
-again, which bounds what is held for it, and how often that is copied.
+strides as long as the buffer, once its sink has taken a MiB without a pause: 256 KiB at a time cost a sixth
+less CPU of both ends together than 64 (one stream over loopback: 2.5 s/GB for 3.0). A sink that takes less is
+slow: it is offered STRIDE, as much as is held for it then. So is any where there is a crowd: a long stride
+takes 0.17 ms, for which everybody else waits, and many streams sleep less.
 
 They differ from `relay.Direction` in this, too. They never splice: the bytes pass through OpenSSL. A sealed
 source is asked for what has left the kernel already, which epoll does not know. A sealed sink is told of an
@@ -29,7 +30,7 @@ to this.
 from typing import Final, cast
 
 from appliance.net.reactor import IN
-from appliance.net.relay import BUFFER_BYTES, COPY_BYTES, SPLICE_FROM, Direction, Relay, Relayed
+from appliance.net.relay import BUFFER_BYTES, COPY_BYTES, Direction, Relay, Relayed
 from appliance.net.sockets import DONTWAIT, Sealed, Socket
 
 LENGTH: Final = 4
@@ -41,6 +42,13 @@ PIECE: Final = BUFFER_BYTES - LENGTH
 STRIDE: Final = COPY_BYTES - LENGTH
 """Bytes that are read at once to begin with: four full records."""
 
+WITHOUT_A_PAUSE: Final = 1 << 20
+"""Bytes that a sink takes before strides get longer. A slow one on loopback reports room when it has some for
+850 kB."""
+
+FEW: Final = 8
+"""Events of a turn in which strides may be long."""
+
 END: Final = bytes(LENGTH)
 """A piece of no bytes."""
 
@@ -49,19 +57,25 @@ MOST_PIECES: Final = 32
 that packs 3,276 of a byte into one would have the worker to itself for 16 ms."""
 
 MOST_READS: Final = 8
-"""Reads of one piece in a turn. What there is of one of `Sealing` takes one; in records of a byte it would be
+"""Reads of one piece in a turn. What there is of one of `Sealing` takes two; in records of a byte it would be
 262,140, which take a second."""
 
 
 class SealedDirection(Direction):
     """What both ways have in common."""
 
-    __slots__ = ("_most",)
+    __slots__ = ("_most", "_taken")
 
     def __init__(self, relay: Relay, session: Relayed, source: Socket, sink: Socket) -> None:
         super().__init__(relay, session, source, sink)
         self._most = STRIDE
-        """Bytes that are read at once."""
+        """Bytes that are read at once, without a crowd."""
+        self._taken = 0
+        """Bytes that the sink took without a pause."""
+
+    def _stride(self) -> int:
+        """Say how much to read at once."""
+        return self._most if self.relay.reactor.crowd <= FEW else STRIDE
 
     def _start_splicing(self) -> None:
         """Go on copying."""
@@ -81,9 +95,11 @@ class SealedDirection(Direction):
         if sent < size:
             self.rest = bytes(view[sent:size])
             self._hold(size - sent)
-            self._most = STRIDE
-        elif size >= SPLICE_FROM:
-            self._most = PIECE
+            self._most, self._taken = STRIDE, 0
+        else:
+            self._taken += size
+            if self._taken >= WITHOUT_A_PAUSE:
+                self._most = PIECE
         return sent
 
 
@@ -103,7 +119,7 @@ class Sealing(SealedDirection):
         """Make a piece of what one read gives."""
         relay = self.relay
         try:
-            count = self.source.recv_into(relay.view[LENGTH:], self._most, DONTWAIT)
+            count = self.source.recv_into(relay.view[LENGTH:], self._stride(), DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
@@ -226,7 +242,7 @@ class Opening(SealedDirection):
 
     def _read(self, *, asks_kernel: bool) -> int:
         """Read on in the piece; that the source was cut behind some bytes is kept for the next time."""
-        relay, left = self.relay, min(self._left, self._most)
+        relay, left = self.relay, min(self._left, self._stride())
         got = 0
         for _ in range(MOST_READS):
             if not (asks_kernel or self._pending()):

@@ -446,6 +446,7 @@ class Master:
         """A worker has reported that it is ready or how it is, or has hung up."""
         if message is None:
             if place.line is not None:
+                self._reactor.unwatch(place.line.fileno())  # a worker that is being forked may hold a copy
                 self._reactor.forget(place.line.fileno(), place.line.close)
                 place.line = None
                 place.is_ready = place.is_asked = False

@@ -1,7 +1,10 @@
 """Any stream of pieces, over real TLS: bytes come back, and what is no such stream is a reset."""
 
+import fcntl
 import os
 import socket
+import sys
+import termios
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -176,15 +179,22 @@ PARTS = (
     st.binary(max_size=5)
     | st.binary(min_size=1, max_size=20).map(piece)
     | st.just(END)
-    | st.sampled_from([RECORD - 4, RECORD, COPY_BYTES - 1])
+    | st.sampled_from([RECORD - 4, RECORD, COPY_BYTES, PIECE])
 )
-"""Of a stream; a number is a piece of so many bytes, which the kernel has room for."""
+"""Of a stream; a number is a piece of so many bytes."""
 
 
 def cut_the_wire(end: TlsSocket) -> None:
     """Send a FIN without a goodbye."""
     with socket.socket(fileno=os.dup(end.fileno())) as wire:
         wire.shutdown(socket.SHUT_WR)
+
+
+def unheard(end: TlsSocket) -> int:
+    """Count the bytes that the peer's kernel does not have yet (SIOCOUTQ, tcp(7))."""
+    count = bytearray(4)
+    fcntl.ioctl(end.fileno(), termios.TIOCOUTQ, count)
+    return int.from_bytes(count, sys.byteorder)
 
 
 def leave(end: TlsSocket, how: str) -> None:
@@ -209,6 +219,8 @@ def leave(end: TlsSocket, how: str) -> None:
 )
 @example([piece(b"one"), b"\0\4\0\0"], [], "stay", False, 0)
 @example([piece(b"one"), END + b"x"], [], "stay", False, 0)
+@example([RECORD, END], [1], "abort", True, 0)
+@example([PIECE, END], [1], "abort", True, 0)
 @example([piece(b"one"), END + b"x"], [], "stay", True, 0)
 def test_any_peer(
     parts: list[bytes | int], sizes: list[int], how: str, is_up_over: bool, refusals: int
@@ -229,6 +241,8 @@ def test_any_peer(
             return joined.told.is_over or not left
 
         joined.at.until(is_said)
+        # What is on its way is lost by an abort, and the end with it.
+        joined.at.until(lambda: joined.told.is_over or not unheard(joined.endpoint))
         leave(joined.endpoint, how)
         if is_up_over and rest is not None:
             joined.at.until(lambda: joined.told.is_over)

@@ -174,6 +174,25 @@ def test_a_forgotten_fd_is_closed_by_the_turns_end() -> None:
         assert mine.fileno() == -1
 
 
+def test_what_is_deferred_comes_before_a_close() -> None:
+    """A task finds every fd of its turn open, whichever was put off first; what it forgets is closed, too."""
+    with loop() as at, pair() as (mine, theirs):
+        seen: list[int] = []
+
+        def look() -> None:
+            seen.append(mine.fileno())
+            at.reactor.forget(theirs.fileno(), theirs.close)
+
+        for each in (mine, theirs):
+            at.reactor.watch(each.fileno(), IN, Watcher())
+        fd = mine.fileno()
+        at.reactor.forget(fd, mine.close)
+        at.reactor.defer(look)
+        at.turn()
+        assert seen == [fd]
+        assert mine.fileno() == theirs.fileno() == -1
+
+
 def test_a_forked_child_holds_nothing_up() -> None:
     """It lets go of what was forgotten in that turn: the peer sees the end while the child lives."""
     with loop() as at, pair() as (mine, theirs), pair() as (living, life):
@@ -181,12 +200,14 @@ def test_a_forked_child_holds_nothing_up() -> None:
         at.reactor.watch(mine.fileno(), IN, Watcher())
         at.reactor.forget(mine.fileno(), mine.close)
         pid = os.fork()
-        if not pid:  # what follows must not raise into the test
-            theirs.close()
-            life.close()
-            at.reactor.abandon()
-            living.recv(1)
-            os._exit(0)
+        if not pid:
+            try:
+                theirs.close()
+                life.close()
+                at.reactor.abandon()
+                living.recv(1)
+            finally:  # also of what is raised: this is no second run of the tests
+                os._exit(0)
         try:
             at.turn()
             assert theirs.recv(1) == b""
@@ -223,13 +244,18 @@ def test_a_fault_in_a_deadline_is_caught_once() -> None:
 
 
 def test_a_fault_in_what_was_deferred_stops_nothing() -> None:
-    """The other deferred tasks run, a close among them."""
-    with loop() as at, pair() as (mine, _):
-        at.reactor.watch(mine.fileno(), IN, Watcher())
+    """The other deferred tasks run, and what is forgotten is closed, also behind a close that fails."""
+    with loop() as at, pair() as (mine, theirs):
+        done: list[str] = []
+        for each in (mine, theirs):
+            at.reactor.watch(each.fileno(), IN, Watcher())
         at.reactor.defer(fails)
+        at.reactor.defer(lambda: done.append("deferred"))
+        at.reactor.forget(theirs.fileno(), fails)
         at.reactor.forget(mine.fileno(), mine.close)
         at.turn()
-        assert len(at.faults) == 1
+        assert len(at.faults) == 2
+        assert done == ["deferred"]
         assert mine.fileno() == -1
         at.faults.clear()
 

@@ -11,7 +11,7 @@ import pytest
 
 from appliance.net.reactor import IN
 from appliance.net.relay import COPY_BYTES
-from appliance.net.sealed import END, LENGTH, PIECE, STRIDE
+from appliance.net.sealed import END, FEW, LENGTH, PIECE, STRIDE, WITHOUT_A_PAUSE
 from appliance.net.tls import RECORD, TlsSocket
 from tests.tls import client_context
 from tests.unit.net.loop import PATIENCE
@@ -85,42 +85,49 @@ def test_a_read_is_a_piece(joined: Joined) -> None:
 
 
 def test_a_full_read_is_full_records(joined: Joined) -> None:
-    """The length and the bytes go out in one write: of four records, and when all was taken of sixteen."""
-    data = os.urandom(STRIDE + PIECE + 100)
+    """The length and the bytes go out in one write: of four records, and when a MiB was taken of sixteen."""
+    strides = WITHOUT_A_PAUSE // (STRIDE + LENGTH)
+    data = os.urandom(strides * STRIDE + PIECE + 100)
     joined.accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * len(data))
     joined.at.reactor.unwatch(joined.up.fd)
     joined.client.sendall(data)
     joined.at.until(lambda: len(joined.accepted.recv(len(data), socket.MSG_PEEK)) == len(data))
     joined.at.reactor.watch(joined.up.fd, IN, joined.up)
-    joined.at.until(lambda: len(joined.heard()) == len(data) + 3 * LENGTH)
+    joined.at.until(lambda: len(joined.heard()) == len(data) + (strides + 2) * LENGTH)
     sizes = list(map(len, opened(joined.heard())[0]))
     assert b"".join(opened(joined.heard())[0]) == data
-    assert sizes == [STRIDE, PIECE, 100]
-    assert joined.connection.room.asked == [4 * RECORD, 16 * RECORD, 100 + LENGTH]
+    assert sizes == [*[STRIDE] * strides, PIECE, 100]
+    assert joined.connection.room.asked == [*[4 * RECORD] * strides, 16 * RECORD, 100 + LENGTH]
     assert joined.up.moved == len(data)
 
 
-def test_a_sink_that_does_not_take_all_is_offered_less(joined: Joined) -> None:
-    """What is held for a slow sink is a stride, even where it took as much as there was before."""
-    data = os.urandom(4 * PIECE)
-    held = [0]
+@pytest.mark.parametrize("most", [20_000, WITHOUT_A_PAUSE // 2])
+def test_a_slow_sink_is_offered_no_more(joined: Joined, most: int) -> None:
+    """What is held for one that pauses before it has taken a MiB is a stride at the most."""
+    data = os.urandom(3 * WITHOUT_A_PAUSE)
     joined.client.setblocking(False)
-    joined.connection.room.most = PIECE
-    left = memoryview(data)
+    left, paused, held = memoryview(data), 0, 0
 
     def moved() -> bool:
-        nonlocal left
+        nonlocal left, paused, held
         with suppress(BlockingIOError):
             left = left[joined.client.send(left) :]
-        if joined.up.held != held[-1]:
-            held.append(joined.up.held)
-        if any(held):
-            joined.connection.room.most = 20_000
-        return len(joined.heard()) >= len(data) and joined.up.moved == len(data)
+        if joined.up.moved - paused >= most:
+            joined.connection.room.refusals, paused = 2, joined.up.moved
+        held = max(held, joined.up.held)
+        return len(joined.heard()) > len(data) and joined.up.moved == len(data)
 
     joined.at.until(moved)
-    first = next(filter(None, held))
-    assert max(held[held.index(first) + 1 :]) <= STRIDE + LENGTH
+    assert 0 < held <= STRIDE + LENGTH
+
+
+def test_in_a_crowd_strides_are_short(joined: Joined) -> None:
+    """A sink that takes everything is offered long ones, but where others wait for their turn."""
+    joined.up._most = PIECE
+    joined.at.reactor.crowd = FEW
+    assert joined.up._stride() == PIECE
+    joined.at.reactor.crowd += 1
+    assert joined.up._stride() == STRIDE
 
 
 def test_a_length_that_is_not_taken_is_no_byte_moved(joined: Joined) -> None:

@@ -95,15 +95,17 @@ def test_it_is_taken_before_a_new_one(here: Gateway) -> None:
     assert all(agent.link.keeps(channel.connection) for channel in taken if channel is not None)
 
 
-@pytest.mark.parametrize("how", ["closes", "talks on", "says half of it"])
+@pytest.mark.parametrize("how", ["closes", "talks on", "says half of it", "says more"])
 def test_it_is_closed_unless_the_agent_says_so(here: Gateway, how: str) -> None:
     """A channel that its agent gives up, or says anything else on, is not used again."""
     agent = here.join()
     ours = returned(agent)
     if how == "talks on":
-        ours.sendall(b"\0\1?")
+        ours.sendall(b"\0\0\0\1?")
     elif how == "says half of it":
         ours.sendall(END[:1])
+    elif how == "says more":
+        ours.sendall(END + b"x")
     else:
         ours.close()
     here.at.until(lambda: not agent.link._returning)
