@@ -13,9 +13,9 @@ and then never more than is left of the piece, so nothing of what follows the en
 
 Who waits for bytes sleeps, and waking it costs as much as sealing a record. So a bulk stream is moved in
 strides as long as the buffer, once its sink has taken a MiB without a pause: 256 KiB at a time cost a sixth
-less CPU of both ends together than 64 (one stream over loopback: 2.5 s/GB for 3.0). A sink that takes less is
-slow: it is offered STRIDE, as much as is held for it then. So is any where there is a crowd: a long stride
-takes 0.17 ms, for which everybody else waits, and many streams sleep less.
+less CPU of both ends together than 64 (one stream over loopback: 2.5 s/GB for 3.0). A sink that pauses for
+longer than it takes to run dry is slow: it is offered STRIDE, as much as is held for it then. So is any where
+there is a crowd: a long stride takes 0.17 ms, for which everybody else waits, and many streams sleep less.
 
 They differ from `relay.Direction` in this, too. They never splice: the bytes pass through OpenSSL. A sealed
 source is asked for what has left the kernel already, which epoll does not know. A sealed sink is told of an
@@ -46,6 +46,10 @@ WITHOUT_A_PAUSE: Final = 1 << 20
 """Bytes that a sink takes before strides get longer. A slow one on loopback reports room when it has some for
 850 kB."""
 
+PAUSE: Final = 0.02
+"""Seconds in which a quick sink has room again. One stream of 3 Gbit/s over loopback pauses every 2 MB, for
+the other end on the same core; one of 100 Mbit/s takes 70 ms to report room."""
+
 FEW: Final = 8
 """Events of a turn in which strides may be long."""
 
@@ -64,7 +68,7 @@ MOST_READS: Final = 8
 class SealedDirection(Direction):
     """What both ways have in common."""
 
-    __slots__ = ("_most", "_taken")
+    __slots__ = ("_most", "_paused", "_taken")
 
     def __init__(self, relay: Relay, session: Relayed, source: Socket, sink: Socket) -> None:
         super().__init__(relay, session, source, sink)
@@ -72,6 +76,8 @@ class SealedDirection(Direction):
         """Bytes that are read at once, without a crowd."""
         self._taken = 0
         """Bytes that the sink took without a pause."""
+        self._paused = -PAUSE
+        """When the last one began."""
 
     def _stride(self) -> int:
         """Say how much to read at once."""
@@ -95,10 +101,10 @@ class SealedDirection(Direction):
         if sent < size:
             self.rest = bytes(view[sent:size])
             self._hold(size - sent)
-            self._most, self._taken = STRIDE, 0
-        else:
+            self._most, self._taken, self._paused = STRIDE, 0, self.relay.reactor.now
+        elif self._most == STRIDE:
             self._taken += size
-            if self._taken >= WITHOUT_A_PAUSE:
+            if self._taken >= WITHOUT_A_PAUSE or self.relay.reactor.now - self._paused < PAUSE:
                 self._most = PIECE
         return sent
 

@@ -11,7 +11,7 @@ import pytest
 
 from appliance.net.reactor import IN
 from appliance.net.relay import COPY_BYTES
-from appliance.net.sealed import END, FEW, LENGTH, PIECE, STRIDE, WITHOUT_A_PAUSE
+from appliance.net.sealed import END, FEW, LENGTH, PAUSE, PIECE, STRIDE, WITHOUT_A_PAUSE
 from appliance.net.tls import RECORD, TlsSocket
 from tests.tls import client_context
 from tests.unit.net.loop import PATIENCE
@@ -102,8 +102,9 @@ def test_a_full_read_is_full_records(joined: Joined) -> None:
 
 
 @pytest.mark.parametrize("most", [20_000, WITHOUT_A_PAUSE // 2])
-def test_a_slow_sink_is_offered_no_more(joined: Joined, most: int) -> None:
-    """What is held for one that pauses before it has taken a MiB is a stride at the most."""
+@pytest.mark.parametrize("pause", [PAUSE, PAUSE / 10], ids=["slow", "quick"])
+def test_a_slow_sink_is_offered_no_more(joined: Joined, most: int, pause: float) -> None:
+    """What is held for one that pauses for long before it has taken a MiB is a stride at the most."""
     data = os.urandom(3 * WITHOUT_A_PAUSE)
     joined.client.setblocking(False)
     left, paused, held = memoryview(data), 0, 0
@@ -114,11 +115,13 @@ def test_a_slow_sink_is_offered_no_more(joined: Joined, most: int) -> None:
             left = left[joined.client.send(left) :]
         if joined.up.moved - paused >= most:
             joined.connection.room.refusals, paused = 2, joined.up.moved
+        if joined.up.held:
+            joined.at.clock.now += pause
         held = max(held, joined.up.held)
         return len(joined.heard()) > len(data) and joined.up.moved == len(data)
 
     joined.at.until(moved)
-    assert 0 < held <= STRIDE + LENGTH
+    assert (0 < held <= STRIDE + LENGTH) is (pause == PAUSE)
 
 
 def test_in_a_crowd_strides_are_short(joined: Joined) -> None:
