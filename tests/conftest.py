@@ -20,6 +20,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say it to whoever starts one; and hear Ctrl-C, which a shell's background jobs ignore."""
+    """Say it to whoever starts one; and have it hear what background jobs, and all under nohup(1), ignore.
+
+    What is ignored is inherited, a handler is not: the gateways have the default.
+    """
     program.under_test = config.getoption("form")
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: None)  # noqa: ARG005
