@@ -96,6 +96,10 @@ class Log:
         """How many records were dropped since the start."""
         return self._writer.dropped
 
+    def mend(self) -> None:
+        """Keep the next record apart from what a process that was killed has left of its last one."""
+        self._writer.mend()
+
     def flush(self) -> bool:
         """Write what stdout takes now; True when nothing is left."""
         return self._writer.flush()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Final
 
-from appliance.observe.outlet import Outlet, nowhere
+from appliance.observe.outlet import Outlet, is_torn, nowhere
 
 QUEUE_LIMIT: Final = 1 << 20
 """Bytes held for a reader that does not read."""
@@ -84,6 +84,12 @@ class LineWriter:
         if lines:
             self._queued += len(lines)
             self._lines.append(lines)
+
+    def mend(self) -> None:
+        """Begin with a new line, where a process that was killed has left half of one."""
+        if not self._blocks and self._lines[:1] != [b"\n"] and is_torn(self._outlet.fd):
+            self._lines.insert(0, b"\n")
+            self._queued += 1
 
     def flush(self) -> bool:
         """Write what the outlet takes now. True when nothing is left. Never blocks, never raises.

@@ -508,6 +508,8 @@ class Master:
         self._replied(place, None)
         code = os.waitstatus_to_exitcode(status)
         how: dict[str, object] = {"exit_status": code} if code >= 0 else {"signal": _signal_name(-code)}
+        if code < 0:
+            self._log.mend()
         if self._stops or generation.is_retired:
             self._log.info(Event.WORKER_ENDED, worker=place.index, pid=pid, **how)
         else:

@@ -370,3 +370,36 @@ def check_processes(data: bytes) -> None:
             assert record["number"] == expected[record["process"]]
             expected[record["process"]] += 1
     assert expected == [1500] * 4
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"", b"next\n"),
+        (b"whole\n", b"whole\nnext\n"),
+        (b"whole\nhalf of", b"whole\nhalf of\nnext\n"),
+    ],
+    ids=["empty", "whole", "torn"],
+)
+def test_what_was_torn_is_kept_apart(tmp_path: Path, before: bytes, after: bytes) -> None:
+    """Behind the half of a line that a process left when it was killed, the next record begins a line."""
+    path = tmp_path / "log"
+    path.write_bytes(before)
+    with FileIO(os.open(path, os.O_WRONLY | os.O_APPEND), "w") as file:
+        writer = writer_on(file.fileno())
+        writer.write(b"next\n")
+        writer.mend()
+        writer.mend()
+        assert writer.close(0) == 0
+    assert path.read_bytes() == after
+
+
+def test_a_pipe_is_not_mended() -> None:
+    """Nobody can look at what a pipe has taken."""
+    reading, writing = os.pipe()
+    with FileIO(reading, "r") as reader, FileIO(writing, "w"):
+        writer = writer_on(writing)
+        writer.mend()
+        writer.write(b"next\n")
+        assert writer.close(0) == 0
+        assert reader.read(100) == b"next\n"
